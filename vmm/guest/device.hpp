@@ -1,0 +1,40 @@
+// Device: what every device of a machine must do. All pure virtual, so nothing is silently migratable.
+#pragma once
+
+#include <cstdint>
+
+#include "vmm/base/result.hpp"
+#include "vmm/state/snapshot.hpp"
+
+namespace vmm {
+
+struct DeviceIdentity {
+    StateId state;           // name and versions of its section in a snapshot
+    std::uint32_t instance;  // tells devices of one kind apart
+};
+
+// A device is made paused: resume() comes before the first vCPU runs.
+//
+// Called by the thread that controls the machine, never by two at once. A device has one mutex of its own,
+// because vCPU threads and the I/O thread call its other interfaces meanwhile.
+class Device {
+  public:
+    virtual ~Device() = default;
+
+    virtual DeviceIdentity identity() const = 0;
+    // vCPUs are stopped. On return the device neither touches guest memory nor raises a line nor does host
+    // I/O.
+    virtual void pause() = 0;
+    // Undoes pause(), before the vCPUs run; raises again each line that its state says is up, because an
+    // interrupt in flight may have been lost (a spurious one is legal).
+    virtual void resume() = 0;
+    // Power-on state. The machine is paused.
+    virtual void reset() = 0;
+    // The modelled device, not our implementation of it. The machine is paused; nothing changes by saving.
+    virtual void save(SnapshotWriter& snapshot) const = 0;
+    // Takes its section and checks all of it before anything is changed. The machine is paused; restore
+    // touches no other device and raises no line (resume does).
+    virtual Result<void> restore(SnapshotReader& snapshot) = 0;
+};
+
+}  // namespace vmm
