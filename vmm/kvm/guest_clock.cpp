@@ -1,0 +1,81 @@
+#include "vmm/kvm/guest_clock.hpp"
+
+#include <x86intrin.h>
+
+#include <algorithm>
+
+namespace vmm {
+
+namespace {
+
+__extension__ using Wide = unsigned __int128;
+
+std::uint64_t between(std::uint64_t before, std::uint64_t after) {
+    return before + (after - before) / 2;
+}
+
+}  // namespace
+
+std::uint64_t host_tsc() {
+    return __rdtsc();
+}
+
+Result<ClockReading> read_clock(const KvmVm& vm, const Clock& clock) {
+    kvm_clock_data data{};
+    const auto realtime_before = static_cast<std::uint64_t>(clock.realtime_ns());
+    const std::uint64_t tsc_before = host_tsc();
+    TRY(vm.fd().call_with(KVM_REQUEST(KVM_GET_CLOCK), data));
+    const std::uint64_t tsc_after = host_tsc();
+    const auto realtime_after = static_cast<std::uint64_t>(clock.realtime_ns());
+
+    ClockReading reading;
+    reading.state.kvmclock_ns = data.clock;
+    reading.state.realtime_ns =
+        (data.flags & KVM_CLOCK_REALTIME) != 0 ? data.realtime : between(realtime_before, realtime_after);
+    reading.host_tsc =
+        (data.flags & KVM_CLOCK_HOST_TSC) != 0 ? data.host_tsc : between(tsc_before, tsc_after);
+    return reading;
+}
+
+Result<ClockReading> restore_clock(const KvmVm& vm, const ClockState& saved, std::optional<Duration> elapsed,
+                                   const Clock& clock) {
+    kvm_clock_data data{};
+    data.clock = saved.kvmclock_ns;
+    if (elapsed) {
+        data.clock += static_cast<std::uint64_t>(std::max(elapsed->count(), Duration::rep{0}));
+    } else if (vm.capabilities().clock_realtime) {
+        // KVM adds the time since, unless it is negative.
+        data.flags = KVM_CLOCK_REALTIME;
+        data.realtime = saved.realtime_ns;
+    } else {
+        const auto now = static_cast<std::uint64_t>(clock.realtime_ns());
+        data.clock += now > saved.realtime_ns ? now - saved.realtime_ns : 0;
+    }
+    TRY(vm.fd().call_with(KVM_REQUEST(KVM_SET_CLOCK), data));
+    return read_clock(vm, clock);
+}
+
+std::uint64_t advance_tsc(std::uint64_t tsc, std::uint32_t khz, std::uint64_t then_ns, std::uint64_t now_ns) {
+    const bool forward = now_ns >= then_ns;
+    const Wide ns = forward ? now_ns - then_ns : then_ns - now_ns;
+    const auto ticks = static_cast<std::uint64_t>(ns * khz / 1'000'000);
+    return forward ? tsc + ticks : tsc - ticks;
+}
+
+std::uint64_t unoffset_tsc(std::uint64_t tsc, std::uint32_t guest_khz, std::uint32_t host_khz, bool scaling) {
+    if (!scaling || host_khz == 0 || tsc_frequencies_agree(guest_khz, host_khz)) {
+        return tsc;
+    }
+    return static_cast<std::uint64_t>(Wide{tsc} * guest_khz / host_khz);
+}
+
+bool tsc_frequencies_agree(std::uint32_t guest_khz, std::uint32_t host_khz) {
+    const std::uint64_t difference = guest_khz > host_khz ? guest_khz - host_khz : host_khz - guest_khz;
+    return difference * 1'000'000 <= std::uint64_t{host_khz} * 250;
+}
+
+void normalise_for_comparison(ClockState& state) {
+    state = {};
+}
+
+}  // namespace vmm

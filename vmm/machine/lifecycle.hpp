@@ -1,0 +1,134 @@
+// Lifecycle: the one place that knows in which order a machine is paused, saved, restored, reset and resumed.
+//
+// Pause: all vCPUs, then devices. Save after that. Resume: devices, then vCPUs.
+//
+// Locking. Every operation below takes the *turn*, works, and gives it back; operations wait for one another
+// in no particular order. The turn is a flag, not a lock: mutex_ guards the flag and the published state
+// only, and is never held while vCPU threads are waited for or devices are called. A handover keeps the turn
+// from begin_handover() to its end, so that pause, resume, stop and resets queue behind it. A thread of the
+// lifecycle itself carries out what the guest asks for (reset, end) as soon as it gets the turn.
+//
+// All functions may be called by any thread but a vCPU's.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "vmm/base/unique_fd.hpp"
+#include "vmm/kvm/compatibility.hpp"
+#include "vmm/machine/machine_state.hpp"
+
+namespace vmm {
+
+enum class RunState { created, running, paused, ended };
+
+struct GuestEnd {
+    enum class Reason { exit_port, power_off, crash, stopped, handed_over };
+
+    Reason reason = Reason::stopped;
+    std::uint8_t value = 0;  // written to the exit port
+    std::string text;        // of a crash, one line with the registers
+};
+
+class Lifecycle {
+  public:
+    // Creates and parks the vCPU threads. The machine must outlive it; devices may still be added until it
+    // starts.
+    static Result<std::unique_ptr<Lifecycle>> create(Machine& machine);
+    // Stops the vCPU threads, whatever the state. Nobody else is calling.
+    ~Lifecycle();
+    Lifecycle(const Lifecycle&) = delete;
+    Lifecycle& operator=(const Lifecycle&) = delete;
+
+    // Places the boot image and sets vCPU 0 to its entry; the first resume() starts the guest. Once, when
+    // created.
+    Result<void> boot();
+
+    // For users; each does nothing when it is already so. Code::guest_ended when the guest has ended.
+    Result<void> pause();
+    Result<void> resume();
+    // Ends the guest from outside; nothing when it has ended.
+    void stop();
+
+    RunState state() const;
+    // Where the guest ended, how.
+    std::optional<GuestEnd> end() const;
+    // Readable once the guest has ended; never read from it.
+    int end_fd() const { return ended_.fd(); }
+    GuestEnd wait_end();
+    // How often the guest was reset.
+    std::uint64_t resets() const;
+
+    // What another host must offer. Stops the vCPUs for a moment (about 0.1 ms) if they run.
+    Result<CpuNeeds> cpu_needs();
+
+    // Handover, at the source. begin pauses the machine whatever the user wants; Code::guest_ended if the
+    // guest ended at or before the pause: the handover is then over. A reset asked for at the pause is kept
+    // and travels.
+    Result<void> begin_handover();
+    // The snapshot. Between begin and end; may be called again.
+    Result<Bytes> save();
+    // The guest stays here and goes on as the user wants it.
+    Result<void> cancel_handover();
+    // The guest has gone: it never runs here again. Ends it as handed_over.
+    void finish_handover();
+
+    // Handover, at the destination: created, then restore(), then start(). `elapsed`: see restore_machine().
+    Result<void> restore(std::span<const std::byte> snapshot, std::optional<Duration> elapsed = std::nullopt);
+    struct Rehearsal {
+        Duration save{};
+        Duration restore{};
+    };
+    // One save and one restore of the machine as created: what they cost here, and everything they touch is
+    // warm.
+    Result<Rehearsal> rehearse();
+    // Goes on as the snapshot says. The time just before vCPU 0's first KVM_RUN, or nothing when the guest
+    // arrives paused. After an error entered() tells whether the guest may have run: if not, the source may
+    // resume.
+    Result<std::optional<TimePoint>> start();
+    // Whether any vCPU ever called KVM_RUN for the guest to run.
+    bool entered() const { return team_->ever_entered(); }
+
+  private:
+    // Holds the turn while it lives.
+    class Turn;
+
+    Lifecycle(Machine& machine, WakeFd ended) : machine_(machine), ended_(std::move(ended)) {}
+
+    void take_turn();
+    void give_turn();
+    void main();
+    Result<void> refuse_if_ended() const;
+    void publish(RunState state);
+    void finish(GuestEnd end);
+
+    // With the turn.
+    Result<void> halt_machine();
+    void halt_devices();
+    Result<std::optional<TimePoint>> run_if_wanted();
+    Result<TimePoint> try_run();
+
+    Machine& machine_;
+    std::unique_ptr<VcpuTeam> team_;
+    PristineState pristine_;
+    RunFlags flags_;         // with the turn
+    bool halted_ = true;     // with the turn: vCPUs are parked and devices paused
+    bool handover_ = false;  // with the turn
+
+    mutable std::mutex mutex_;  // guards what follows
+    std::condition_variable changed_;
+    bool turn_taken_ = false;
+    bool quit_ = false;
+    RunState state_ = RunState::created;
+    std::uint64_t resets_ = 0;
+    std::optional<GuestEnd> end_;
+
+    WakeFd ended_;
+    std::thread thread_;
+};
+
+}  // namespace vmm

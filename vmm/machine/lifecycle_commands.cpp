@@ -1,0 +1,142 @@
+// What users and a migration ask of a Lifecycle. Each takes the turn; lifecycle.cpp does the work.
+#include <algorithm>
+
+#include "vmm/base/check.hpp"
+#include "vmm/machine/lifecycle.hpp"
+
+namespace vmm {
+
+class Lifecycle::Turn {
+  public:
+    explicit Turn(Lifecycle& owner) : owner_(owner) { owner_.take_turn(); }
+    ~Turn() {
+        if (!kept_) {
+            owner_.give_turn();
+        }
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    // A handover has begun: its end gives the turn back.
+    void keep() { kept_ = true; }
+
+  private:
+    Lifecycle& owner_;
+    bool kept_ = false;
+};
+
+Result<void> Lifecycle::boot() {
+    const Turn turn{*this};
+    VERIFY(state() == RunState::created);
+    return place_boot_image(machine_);
+}
+
+Result<void> Lifecycle::pause() {
+    const Turn turn{*this};
+    TRY(refuse_if_ended());
+    TRY(halt_machine());
+    flags_.running = false;
+    publish(RunState::paused);
+    return {};
+}
+
+Result<void> Lifecycle::resume() {
+    const Turn turn{*this};
+    TRY(refuse_if_ended());
+    flags_.running = true;
+    TRY(run_if_wanted());
+    return {};
+}
+
+void Lifecycle::stop() {
+    const Turn turn{*this};
+    if (!end() && halt_machine()) {
+        finish({GuestEnd::Reason::stopped, 0, {}});
+    }
+}
+
+Result<CpuNeeds> Lifecycle::cpu_needs() {
+    const Turn turn{*this};
+    TRY(refuse_if_ended());
+    TRY(halt_machine());
+    std::vector<std::vector<std::uint32_t>> found(machine_.vcpus().size());
+    auto read = team_->for_each([&](Vcpu& vcpu) -> Result<void> {
+        found[vcpu.index()] = nonzero_msrs(TRY(get_msrs(vcpu.fd(), vcpu.msrs())));
+        return {};
+    });
+    TRY(run_if_wanted());
+    TRY(std::move(read));
+
+    CpuNeeds needs;
+    const Capabilities& capabilities = machine_.vm().capabilities();
+    needs.cpuid = machine_.config().cpuid;
+    needs.vcpus = machine_.config().vcpus;
+    needs.tsc_khz = machine_.config().tsc_khz;
+    needs.sregs2 = capabilities.sregs2;
+    needs.exception_payload = capabilities.exception_payload;
+    needs.triple_fault_event = capabilities.triple_fault_event;
+    for (const auto& msrs : found) {
+        needs.msrs.insert(needs.msrs.end(), msrs.begin(), msrs.end());
+    }
+    std::sort(needs.msrs.begin(), needs.msrs.end());
+    needs.msrs.erase(std::unique(needs.msrs.begin(), needs.msrs.end()), needs.msrs.end());
+    return needs;
+}
+
+Result<void> Lifecycle::begin_handover() {
+    Turn turn{*this};
+    TRY(refuse_if_ended());
+    TRY(halt_machine());
+    handover_ = true;
+    turn.keep();
+    return {};
+}
+
+Result<Bytes> Lifecycle::save() {
+    VERIFY(handover_);
+    return save_machine(machine_, *team_, flags_);
+}
+
+Result<void> Lifecycle::cancel_handover() {
+    VERIFY(handover_);
+    handover_ = false;
+    const auto ran = run_if_wanted();
+    give_turn();
+    TRY(ran);
+    return {};
+}
+
+void Lifecycle::finish_handover() {
+    VERIFY(handover_);
+    handover_ = false;
+    finish({GuestEnd::Reason::handed_over, 0, {}});
+    give_turn();
+}
+
+Result<void> Lifecycle::restore(std::span<const std::byte> snapshot, std::optional<Duration> elapsed) {
+    const Turn turn{*this};
+    VERIFY(state() == RunState::created);
+    flags_ = TRY(restore_machine(machine_, *team_, snapshot, elapsed));
+    return {};
+}
+
+Result<Lifecycle::Rehearsal> Lifecycle::rehearse() {
+    const Turn turn{*this};
+    VERIFY(state() == RunState::created);
+    const TimePoint begin = real_clock().now();
+    const Bytes snapshot = TRY(save_machine(machine_, *team_, flags_));
+    const TimePoint saved = real_clock().now();
+    TRY(restore_machine(machine_, *team_, snapshot, std::nullopt));
+    return Rehearsal{saved - begin, real_clock().now() - saved};
+}
+
+Result<std::optional<TimePoint>> Lifecycle::start() {
+    const Turn turn{*this};
+    TRY(refuse_if_ended());
+    auto entered = TRY(run_if_wanted());
+    if (!entered) {
+        publish(RunState::paused);
+    }
+    return entered;
+}
+
+}  // namespace vmm

@@ -1,0 +1,64 @@
+// PVH direct boot (xen/docs/misc/pvh.pandoc; structures from xen/include/public/arch-x86/hvm/start_info.h).
+#include "vmm/machine/loader_formats.hpp"
+#include "vmm/machine/loader_layout.hpp"
+
+namespace vmm {
+
+namespace {
+
+constexpr std::uint32_t kStartMagic = 0x336ec578;
+constexpr std::uint32_t kStartVersion = 1;  // the first with a memory map
+constexpr std::size_t kStartBytes = 56;
+constexpr std::size_t kMapEntryBytes = 24;
+
+// hvm_start_info, the memory map and the command line, as they lie at `base`.
+Bytes start_info(std::uint64_t base, const std::vector<MapEntry>& map, std::string_view command_line) {
+    const std::uint64_t map_at = base + kStartBytes;
+    Bytes bytes;
+    ByteWriter out{bytes};
+    out.put(kStartMagic);
+    out.put(kStartVersion);
+    out.put(std::uint32_t{0});                        // flags
+    out.put(std::uint32_t{0});                        // nr_modules
+    out.put(std::uint64_t{0});                        // modlist_paddr
+    out.put(map_at + map.size() * kMapEntryBytes);    // cmdline_paddr
+    out.put(std::uint64_t{0});                        // rsdp_paddr
+    out.put(map_at);                                  // memmap_paddr
+    out.put(static_cast<std::uint32_t>(map.size()));  // memmap_entries
+    out.put(std::uint32_t{0});                        // reserved
+    for (const MapEntry& entry : map) {
+        out.put(entry.start);
+        out.put(entry.size);
+        out.put(static_cast<std::uint32_t>(entry.type));
+        out.put(std::uint32_t{0});  // reserved
+    }
+    out.put(std::as_bytes(std::span{command_line}));
+    out.put(std::uint8_t{0});
+    return bytes;
+}
+
+}  // namespace
+
+Result<BootImage> load_pvh(const ElfFile& elf, std::string_view command_line,
+                           std::span<const RegionConfig> memory) {
+    BootLayout layout{memory};
+    BootImage image;
+    for (std::size_t i = 0; i < elf.segments.size(); ++i) {
+        const ElfSegment& segment = elf.segments[i];
+        TRY(layout.add(image, segment.address, segment.data, segment.memory_size,
+                       fmt::format("PVH segment {}", i)));
+    }
+    image.mode = EntryMode::protected32;
+    image.entry = *elf.pvh_entry;
+    if (image.entry > UINT32_MAX || !layout.covers(image.entry)) {
+        return fail(Code::invalid, "PVH entry note: {:#x} is in no segment; rebuild the image", image.entry);
+    }
+    const std::string what = "PVH start information";
+    const std::uint64_t base = TRY(layout.find_low(start_info(0, layout.map(), command_line).size(), what));
+    const Bytes info = start_info(base, layout.map(), command_line);
+    TRY(layout.add(image, base, info, info.size(), what));
+    image.rbx = base;
+    return image;
+}
+
+}  // namespace vmm
