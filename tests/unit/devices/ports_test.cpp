@@ -1,0 +1,80 @@
+// The devices that are a port or two, and the board that puts all of them in place.
+#include <catch2/catch.hpp>
+
+#include "devices/board.hpp"
+#include "devices/exit_port.hpp"
+#include "devices/reset_port.hpp"
+#include "tests/unit/devices/fakes.hpp"
+
+using tests::in;
+using tests::out;
+
+TEST_CASE("the exit port passes the low byte of any write", "[devices]") {
+    tests::FakeControl control;
+    devices::ExitPort port{control};
+    out(port, 0, 16);
+    const std::array<std::byte, 4> wide{std::byte{17}, std::byte{1}, std::byte{2}, std::byte{3}};
+    port.write(0, wide);
+    out(port, 1, 18);
+    CHECK(control.exits == std::vector<std::uint8_t>{16, 17});
+    CHECK(in(port, 0) == 0);
+}
+
+TEST_CASE("only command 0xfe resets the machine", "[devices]") {
+    tests::FakeControl control;
+    devices::ResetPort port{control};
+    for (unsigned value = 0; value < 0xfe; ++value) {
+        out(port, 4, value);
+    }
+    out(port, 0, 0xfe);
+    out(port, 1, 0xfe);
+    CHECK(control.resets == 0);
+    out(port, 4, 0xfe);
+    CHECK(control.resets == 1);
+    CHECK(in(port, 4) == 0);
+    CHECK(in(port, 0) == 0);
+    CHECK(in(port, 1) == 0xff);
+    port.write(4, std::array<std::byte, 8>{std::byte{0xfe}});
+    port.write(5, std::array<std::byte, 1>{std::byte{0xfe}});
+    CHECK(control.resets == 2);
+}
+
+TEST_CASE("the board puts every device at its address", "[devices]") {
+    vmm::Bus pio;
+    tests::FakeLine line;
+    tests::FakeControl control;
+    tests::FakeClock clock;
+    const std::vector<vmm::RegionConfig> memory = vmm::pc_memory_map(std::uint64_t{64} << 20);
+    auto loop = vmm::EventLoop::create();
+    REQUIRE(loop);
+    std::vector<std::unique_ptr<vmm::Device>> owned;
+    std::vector<unsigned> lines;
+    const devices::BoardPorts ports{
+        pio,
+        [&](unsigned gsi) -> vmm::InterruptLine& {
+            lines.push_back(gsi);
+            return line;
+        },
+        [&](std::unique_ptr<vmm::Device> device) { owned.push_back(std::move(device)); },
+        control,
+        memory,
+        clock,
+        **loop};
+    const auto board = devices::build_board({}, ports);
+    REQUIRE(board);
+    CHECK(board->serial != nullptr);
+    CHECK(lines == std::vector<unsigned>{4});
+    CHECK(owned.size() == 4);
+
+    std::array<std::byte, 1> byte{};
+    pio.read(0x3fd, byte);
+    CHECK(byte[0] == std::byte{0x60});
+    pio.read(0x64, byte);
+    CHECK(byte[0] == std::byte{0});
+    pio.write(0x70, std::array<std::byte, 1>{std::byte{0x0d}});
+    pio.read(0x71, byte);
+    CHECK(byte[0] == std::byte{0x80});
+    pio.write(0xf4, std::array<std::byte, 1>{std::byte{3}});
+    CHECK(control.exits == std::vector<std::uint8_t>{3});
+    CHECK(pio.unassigned_accesses() == 0);
+}
