@@ -1,0 +1,63 @@
+#pragma once
+
+#include <stdint.h>
+
+namespace guest {
+
+// Finds the TSC frequency: kvmclock where KVM offers it, else PIT channel 2.
+void start_clock();
+
+uint64_t tsc_khz();
+uint64_t tsc_from_us(uint64_t us);
+uint64_t us_from_tsc(uint64_t ticks);
+// In tenths of a microsecond, for Fields::tenths.
+uint64_t tenths_of_us(uint64_t ticks);
+
+// The frequency the LAPIC timer counts at (divide by 1), measured against the TSC in about 20 ms.
+uint64_t measure_lapic_hz();
+
+struct KvmclockReading {
+    uint64_t nanoseconds;
+    uint64_t tsc;   // the TSC value it was computed from
+    bool monotone;  // PVCLOCK_TSC_STABLE_BIT: the host promises no step back
+    uint32_t version;
+};
+
+bool has_kvmclock();
+KvmclockReading read_kvmclock();
+
+// Watches the TSC for gaps: a vCPU that was stopped, moved or not scheduled shows as a jump between
+// two calls of beat(). The main loop calls it once an iteration, long jobs once a page.
+class Watch {
+  public:
+    // Forgets all but the threshold.
+    void start();
+    void beat();
+    // Gaps longer than this are counted as pauses.
+    void set_pause_threshold(uint64_t ticks) { pause_threshold_ = ticks; }
+
+    uint64_t now() const { return last_; }
+    uint64_t elapsed() const { return last_ - start_; }
+    uint64_t last_gap() const { return last_gap_; }
+    uint64_t longest() const { return longest_; }
+    uint64_t pauses() const { return pauses_; }
+    uint64_t paused() const { return paused_; }
+    uint64_t back_steps() const { return back_steps_; }
+    // The longest gap since the previous call.
+    uint64_t take_longest();
+
+  private:
+    uint64_t start_ = 0;
+    uint64_t last_ = 0;
+    uint64_t last_gap_ = 0;
+    uint64_t longest_ = 0;
+    uint64_t longest_since_taken_ = 0;
+    uint64_t pause_threshold_ = UINT64_MAX;
+    uint64_t pauses_ = 0;
+    uint64_t paused_ = 0;
+    uint64_t back_steps_ = 0;
+};
+
+Watch& watch();
+
+}  // namespace guest

@@ -1,0 +1,146 @@
+#include "runtime/interrupts.hpp"
+
+#include "runtime/cpu.hpp"
+
+extern "C" {
+struct Gate {
+    uint16_t offset_low;
+    uint16_t selector;
+    uint8_t stack_table;
+    uint8_t type;
+    uint16_t offset_middle;
+    uint32_t offset_high;
+    uint32_t reserved;
+};
+extern Gate idt[256];
+extern const uint64_t trap_table[EXCEPTION_VECTORS];
+void ring0_entry();
+void lapic_timer_interrupt();
+void pit_interrupt();
+void serial_interrupt();
+void spurious_interrupt();
+extern const volatile uint64_t lapic_timer_ticks;
+extern const volatile uint64_t pit_ticks;
+}
+
+namespace guest {
+namespace {
+
+// SDM volume 3 section 6.14.1: 64-bit interrupt gate, present, closed to INT n at CPL 3.
+constexpr uint8_t kInterruptGate = 0x8e;
+constexpr uint8_t kFaultStack = 1;
+
+constexpr uint32_t kLapicSpurious = 0xf0;
+constexpr uint32_t kLapicTimerEntry = 0x320;
+constexpr uint32_t kLapicLine0Entry = 0x350;
+constexpr uint32_t kLapicLine1Entry = 0x360;
+constexpr uint32_t kLapicInitialCount = 0x380;
+constexpr uint32_t kLapicCurrentCount = 0x390;
+constexpr uint32_t kLapicDivide = 0x3e0;
+constexpr uint32_t kEntryMasked = 1 << 16;
+
+constexpr uint32_t kPitPin = 2;  // GSI 0, by the interrupt source override all PCs have
+constexpr uint32_t kSerialPin = 4;
+
+void set_gate(uint32_t vector, uint64_t handler, uint8_t stack) {
+    idt[vector] = {static_cast<uint16_t>(handler),
+                   KERNEL_CODE,
+                   stack,
+                   kInterruptGate,
+                   static_cast<uint16_t>(handler >> 16),
+                   static_cast<uint32_t>(handler >> 32),
+                   0};
+}
+
+void set_gate(uint32_t vector, void (*handler)()) {
+    set_gate(vector, reinterpret_cast<uint64_t>(handler), 0);
+}
+
+void lapic_write(uint32_t offset, uint32_t value) {
+    mmio_write(LAPIC_BASE + offset, value);
+}
+
+void ioapic_write(uint32_t index, uint32_t value) {
+    mmio_write(IOAPIC_BASE, index);
+    mmio_write(IOAPIC_BASE + 0x10, value);
+}
+
+uint32_t ioapic_read(uint32_t index) {
+    mmio_write(IOAPIC_BASE, index);
+    return mmio_read(IOAPIC_BASE + 0x10);
+}
+
+// Edge triggered, active high, fixed delivery to APIC id 0, where the boot CPU is.
+void route(uint32_t pin, uint32_t vector) {
+    ioapic_write(0x11 + 2 * pin, 0);
+    ioapic_write(0x10 + 2 * pin, vector);
+}
+
+}  // namespace
+
+void install_handlers() {
+    for (uint32_t vector = 0; vector < EXCEPTION_VECTORS; ++vector) {
+        const bool own_stack = vector == 2 || vector == 8 || vector == 18;  // NMI, #DF, #MC
+        set_gate(vector, trap_table[vector], own_stack ? kFaultStack : uint8_t{0});
+    }
+    set_gate(VECTOR_INVALID_OPCODE, ring0_entry);
+    set_gate(VECTOR_LAPIC_TIMER, lapic_timer_interrupt);
+    set_gate(VECTOR_PIT, pit_interrupt);
+    set_gate(VECTOR_SERIAL, serial_interrupt);
+    set_gate(VECTOR_SPURIOUS, spurious_interrupt);
+}
+
+void start_interrupts() {
+    out8(0x21, 0xff);
+    out8(0xa1, 0xff);
+    lapic_write(kLapicTimerEntry, kEntryMasked);
+    lapic_write(kLapicLine0Entry, kEntryMasked);
+    lapic_write(kLapicLine1Entry, kEntryMasked);
+    lapic_write(kLapicDivide, 0xb);
+    lapic_write(kLapicSpurious, 0x100 | VECTOR_SPURIOUS);
+    const uint32_t pins = ((ioapic_read(1) >> 16) & 0xff) + 1;
+    for (uint32_t pin = 0; pin < pins; ++pin) {
+        ioapic_write(0x10 + 2 * pin, kEntryMasked);
+    }
+    route(kSerialPin, VECTOR_SERIAL);
+    enable_interrupts();
+}
+
+uint32_t start_pit(uint64_t hz) {
+    uint64_t divisor = hz == 0 ? 0x10000 : (kPitHz + hz / 2) / hz;
+    divisor = divisor > 0x10000 ? 0x10000 : divisor;
+    route(kPitPin, VECTOR_PIT);
+    out8(0x43, 0x34);
+    out8(0x40, static_cast<uint8_t>(divisor));
+    out8(0x40, static_cast<uint8_t>(divisor >> 8));
+    return static_cast<uint32_t>(divisor);
+}
+
+void set_lapic_timer_mode(TimerMode mode) {
+    lapic_write(kLapicInitialCount, 0);
+    lapic_write(kLapicTimerEntry, static_cast<uint32_t>(mode) | VECTOR_LAPIC_TIMER);
+    // SDM volume 3 section 10.5.4.1: the mode must be in place before the deadline MSR is written.
+    asm volatile("mfence" : : : "memory");
+}
+
+void arm_lapic_timer(uint32_t count) {
+    lapic_write(kLapicInitialCount, count);
+}
+
+uint32_t lapic_timer_count() {
+    return mmio_read(LAPIC_BASE + kLapicCurrentCount);
+}
+
+bool has_tsc_deadline() {
+    return (cpuid(1).ecx & 1 << 24) != 0;
+}
+
+uint64_t lapic_timer_interrupts() {
+    return lapic_timer_ticks;
+}
+
+uint64_t pit_interrupts() {
+    return pit_ticks;
+}
+
+}  // namespace guest

@@ -1,0 +1,136 @@
+#include "runtime/memory.hpp"
+
+#include <stddef.h>
+
+#include "runtime/cpu.hpp"
+#include "runtime/guest.hpp"
+
+extern "C" char image_end[];
+extern "C" void* memset(void* to, int value, size_t size);
+
+namespace guest {
+namespace {
+
+constexpr uint64_t kBlockSize = 2 << 20;
+constexpr uint64_t kImageBlock = 0x200000;
+constexpr uint64_t kEntries = 512;
+
+// SDM volume 3 section 4.5: present, writable, user; a 2 MiB page; write-through and cache disabled.
+constexpr uint64_t kEntryTable = 0x07;
+constexpr uint64_t kEntryBlock = 0x87;
+constexpr uint64_t kEntryDevice = 0x9f;
+
+// Page tables come from what the image leaves of its own block, which boot.S has mapped.
+class PageTables {
+  public:
+    uint64_t root() const { return reinterpret_cast<uint64_t>(pml4_); }
+
+    void map_block(uint64_t address, uint64_t flags) {
+        uint64_t* pdpt = below(pml4_, address >> 39);
+        uint64_t* pd = below(pdpt, address >> 30);
+        pd[(address >> 21) % kEntries] = address | flags;
+    }
+
+  private:
+    uint64_t* allocate() {
+        if (next_ == kImageBlock + kBlockSize) {
+            fail(Fields().text("reason", "out_of_page_tables"));
+        }
+        auto* table = reinterpret_cast<uint64_t*>(next_);
+        next_ += kPageSize;
+        memset(table, 0, kPageSize);
+        return table;
+    }
+
+    uint64_t* below(uint64_t* table, uint64_t index) {
+        uint64_t& entry = table[index % kEntries];
+        if (entry == 0) {
+            entry = reinterpret_cast<uint64_t>(allocate()) | kEntryTable;
+        }
+        return reinterpret_cast<uint64_t*>(entry & ~(kPageSize - 1));
+    }
+
+    uint64_t next_ = reinterpret_cast<uint64_t>(image_end);
+    uint64_t* pml4_ = allocate();
+};
+
+Memory the_memory;
+
+}  // namespace
+
+void BootInfo::add_ram(uint64_t start, uint64_t size) {
+    if (extents == kMaxExtents) {
+        fail(Fields().text("reason", "too_many_ram_extents"));
+    }
+    ram[extents++] = {start, size};
+}
+
+void Memory::map(const BootInfo& info) {
+    PageTables tables;
+    bool image_is_ram = false;
+    uint64_t bytes = 0;
+    for (uint64_t i = 0; i < info.extents; ++i) {
+        const uint64_t end = (info.ram[i].start + info.ram[i].size) / kBlockSize * kBlockSize;
+        uint64_t start = (info.ram[i].start + kBlockSize - 1) / kBlockSize * kBlockSize;
+        bytes += info.ram[i].size;
+        for (uint64_t block = start; block < end; block += kBlockSize) {
+            tables.map_block(block, kEntryBlock);
+        }
+        if (start <= kImageBlock && end > kImageBlock) {
+            image_is_ram = true;
+            start = kImageBlock + kBlockSize;
+        }
+        if (start < end) {
+            extents_[count_++] = {start, end - start};
+        }
+    }
+    if (!image_is_ram) {
+        fail(Fields().text("reason", "image_not_in_ram"));
+    }
+    mib_ = (bytes + (1 << 20) - 1) >> 20;
+    tables.map_block(LAPIC_BASE, kEntryDevice);
+    tables.map_block(IOAPIC_BASE, kEntryDevice);
+    call_ring0(RING0_LOAD_PAGE_TABLES, tables.root());
+}
+
+Pages Memory::take(uint64_t pages) {
+    Pages result;
+    uint64_t used = 0;
+    for (uint64_t i = 0; i < count_ && result.count_ < pages; ++i) {
+        uint64_t size = (pages - result.count_) * kPageSize;
+        if (size > extents_[i].size) {
+            size = extents_[i].size;
+        }
+        if (size == 0) {
+            continue;
+        }
+        result.extents_[used++] = {extents_[i].start, size};
+        result.count_ += size / kPageSize;
+        extents_[i].start += size;
+        extents_[i].size -= size;
+    }
+    if (result.count_ != pages) {
+        fail(Fields()
+                 .text("reason", "not_enough_memory")
+                 .number("wanted_pages", pages)
+                 .number("free_pages", result.count_));
+    }
+    return result;
+}
+
+void* Memory::take_contiguous(uint64_t bytes) {
+    const uint64_t size = (bytes + kPageSize - 1) / kPageSize * kPageSize;
+    for (uint64_t i = 0; i < count_; ++i) {
+        if (extents_[i].size >= size) {
+            extents_[i].size -= size;
+            return memset(reinterpret_cast<void*>(extents_[i].start + extents_[i].size), 0, size);
+        }
+    }
+    fail(Fields().text("reason", "not_enough_memory").number("wanted_bytes", bytes));
+}
+
+Memory& memory() {
+    return the_memory;
+}
+
+}  // namespace guest

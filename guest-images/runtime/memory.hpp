@@ -1,0 +1,75 @@
+#pragma once
+
+#include <stdint.h>
+
+namespace guest {
+
+inline constexpr uint64_t kPageSize = 4096;
+inline constexpr uint64_t kWordsPerPage = kPageSize / sizeof(uint64_t);
+
+struct Page {
+    uint64_t words[kWordsPerPage];
+};
+
+// A run of guest RAM, in bytes.
+struct Extent {
+    uint64_t start;
+    uint64_t size;
+};
+
+// Filled by the boot protocol's file (boot_pvh.cpp or boot_multiboot.cpp) from its memory map.
+struct BootInfo {
+    static constexpr uint64_t kMaxExtents = 16;
+
+    Extent ram[kMaxExtents];
+    uint64_t extents;
+    const char* command_line;
+
+    void add_ram(uint64_t start, uint64_t size);
+};
+
+void read_boot_info(BootInfo& info);
+
+// Numbered pages over the RAM extents they come from; a pointer is also the guest-physical address.
+class Pages {
+  public:
+    Page& operator[](uint64_t index) const {
+        const Extent* extent = extents_;
+        while (index >= extent->size / kPageSize) {
+            index -= extent->size / kPageSize;
+            ++extent;
+        }
+        return reinterpret_cast<Page*>(extent->start)[index];
+    }
+    uint64_t count() const { return count_; }
+
+  private:
+    friend class Memory;
+
+    Extent extents_[BootInfo::kMaxExtents] = {};
+    uint64_t count_ = 0;
+};
+
+// Owns all RAM above the image, in whole 2 MiB blocks, and hands it out once.
+class Memory {
+  public:
+    // Maps every block and the APIC pages (identity, user accessible) and loads the page tables.
+    void map(const BootInfo& info);
+
+    // The sum of the boot protocol's RAM, rounded up: holes below 1 MiB do not show.
+    uint64_t mib() const { return mib_; }
+
+    // Not enough RAM ends the guest with FAIL. Contents are whatever the host gave.
+    Pages take(uint64_t pages);
+    // `bytes` in one piece, zeroed.
+    void* take_contiguous(uint64_t bytes);
+
+  private:
+    Extent extents_[BootInfo::kMaxExtents] = {};
+    uint64_t count_ = 0;
+    uint64_t mib_ = 0;
+};
+
+Memory& memory();
+
+}  // namespace guest
