@@ -1,0 +1,157 @@
+#include "migration/copier.hpp"
+
+#include <optional>
+
+namespace migration {
+
+using vmm::Code;
+using vmm::fail;
+using vmm::Result;
+
+Result<std::unique_ptr<Copier>> Copier::create(vmm::GuestMemory& memory, vmm::DirtyTracker& tracker,
+                                               std::vector<MessageStream*> streams, const Secret& secret,
+                                               CopyMonitor& monitor, const vmm::Clock& clock) {
+    VERIFY(!streams.empty());
+    vmm::PopulationScan population = TRY(vmm::PopulationScan::create());
+    PageTable table = TRY(PageTable::create(memory.page_limit(), secret));
+    std::unique_ptr<Copier> copier{
+        new Copier(memory, tracker, std::move(population), std::move(table), monitor, clock)};
+    for (std::size_t worker = 0; worker < streams.size(); ++worker) {
+        copier->senders_.push_back(std::make_unique<PageSender>(
+            worker, *streams[worker], memory, copier->population_, copier->table_, monitor));
+    }
+    copier->team_ = std::make_unique<WorkerTeam>(streams.size());
+    return copier;
+}
+
+Copier::Copier(vmm::GuestMemory& memory, vmm::DirtyTracker& tracker, vmm::PopulationScan population,
+               PageTable table, CopyMonitor& monitor, const vmm::Clock& clock)
+    : memory_(memory),
+      tracker_(tracker),
+      population_(std::move(population)),
+      table_(std::move(table)),
+      monitor_(monitor),
+      clock_(clock),
+      owed_(memory.page_limit()) {
+}
+
+Copier::~Copier() {
+    (void)stop();
+}
+
+Result<void> Copier::start() {
+    TRY(tracker_.start());
+    armed_ = true;
+    for (const vmm::MemoryRegion& region : memory_.regions()) {
+        owed_.set_range(region.pages().first, region.pages().count);
+    }
+    return {};
+}
+
+Result<void> Copier::stop() {
+    if (!std::exchange(armed_, false)) {
+        return {};
+    }
+    return tracker_.stop();
+}
+
+Result<void> Copier::collect() {
+    return tracker_.collect(owed_);
+}
+
+Result<Round> Copier::round(GuestState guest, const Deadline& deadline, const std::function<void()>& idle) {
+    const Pass pass{next_round_++, guest, guest == GuestState::paused, deadline};
+    const vmm::TimePoint start = clock_.now();
+    std::vector<std::optional<vmm::Error>> errors(senders_.size());
+    team_->run(
+        [&](std::size_t worker) {
+            if (auto sent = send_share(worker, pass); !sent) {
+                errors[worker] = std::move(sent).error();
+            }
+        },
+        idle);
+    Round round;
+    for (std::size_t worker = 0; worker < senders_.size(); ++worker) {
+        const Round share = senders_[worker]->take_counts();
+        round.data_pages += share.data_pages;
+        round.zero_pages += share.zero_pages;
+        round.unchanged_pages += share.unchanged_pages;
+        round.bytes += share.bytes;
+    }
+    for (std::optional<vmm::Error>& error : errors) {
+        if (error) {
+            return vmm::Failure{std::move(*error)};
+        }
+    }
+    round.number = pass.round;
+    round.duration = clock_.now() - start;
+    return round;
+}
+
+Result<void> Copier::send_share(std::size_t worker, const Pass& pass) {
+    Result<void> outcome;
+    for_each_chunk(memory_, [&](std::uint64_t chunk, vmm::PageRange range) {
+        if (outcome && stream_of_chunk(chunk, static_cast<std::uint16_t>(senders_.size())) == worker) {
+            outcome = senders_[worker]->send(pass, range, tracker_, owed_);
+        }
+    });
+    TRY(std::move(outcome));
+    return senders_[worker]->end_round(pass, owed_);
+}
+
+Digest Copier::digest() const {
+    Digest sum;
+    for (const auto& sender : senders_) {
+        sum = add(sum, sender->digest_part());
+    }
+    return sum;
+}
+
+Result<void> Copier::verify() const {
+    std::vector<std::uint64_t> missed;
+    vmm::Bitmap populated{memory_.page_limit()};
+    Result<void> outcome;
+    for_each_chunk(memory_, [&](std::uint64_t, vmm::PageRange range) {
+        if (outcome) {
+            outcome = verify_range(range, populated, missed);
+        }
+    });
+    TRY(std::move(outcome));
+    if (!missed.empty()) {
+        return fail(Code::mismatch,
+                    "--verify full: guest memory differs from what was sent: {}; no tracker saw it written",
+                    name_pages(missed));
+    }
+    return {};
+}
+
+Result<void> Copier::verify_range(vmm::PageRange range, vmm::Bitmap& populated,
+                                  std::vector<std::uint64_t>& missed) const {
+    TRY(monitor_.after_frame(0, 0));
+    TRY(population_.scan(memory_, range, populated));
+    for (std::uint64_t page = range.first; page < range.end(); ++page) {
+        Digest now;
+        if (populated.test(page)) {
+            const std::span<std::byte> bytes = *memory_.pages({page, 1});
+            now = is_zero(bytes) ? Digest{} : table_.hasher().hash(bytes);
+        }
+        if (!(now == table_.entry(page))) {
+            missed.push_back(page);
+        }
+    }
+    return {};
+}
+
+std::string name_pages(std::span<const std::uint64_t> pages) {
+    constexpr std::size_t named = 8;
+    std::string text;
+    for (std::size_t i = 0; i < pages.size() && i < named; ++i) {
+        text += fmt::format("{}page {} ({:#x})", i == 0 ? "" : ", ", pages[i], pages[i] << vmm::kPageShift);
+    }
+    if (pages.size() > named) {
+        text += fmt::format(" and {} more", pages.size() - named);
+    }
+    return text;
+}
+
+}  // namespace migration

@@ -1,0 +1,212 @@
+#include "migration/destination_session.hpp"
+
+#include <algorithm>
+
+namespace migration {
+
+using vmm::Code;
+using vmm::Result;
+
+namespace {
+
+// What control may bring in one message: little before preflight, a frame of pages afterwards, and a whole
+// machine only when it is due.
+std::size_t limit_in(DestinationPhase phase) {
+    switch (phase) {
+        case DestinationPhase::greeted:
+            return std::size_t{1} << 20;
+        case DestinationPhase::verified:
+            return MachineState::max_body;
+        default:
+            return Pages::max_body + max_payload(MessageType::pages);
+    }
+}
+
+// Progress is enough of a deadline only for those who have something to lose: a manifest is due within
+// seconds, the boot image within minutes.
+Deadline deadline_in(DestinationPhase phase, vmm::TimePoint begin) {
+    Deadline deadline;
+    if (phase == DestinationPhase::greeted) {
+        deadline.at = begin + std::chrono::seconds{10};
+    } else if (phase == DestinationPhase::configured) {
+        deadline.at = begin + std::chrono::minutes{5};
+    }
+    return deadline;
+}
+
+std::optional<std::uint16_t> common_version(const Hello& hello) {
+    const bool ours =
+        std::find(hello.versions.begin(), hello.versions.end(), kProtocolVersion) != hello.versions.end();
+    return ours ? std::optional{kProtocolVersion} : std::nullopt;
+}
+
+HelloReply version_refusal() {
+    return {
+        HelloStatus::version, kProtocolVersion,
+        fmt::format("this destination speaks version {} of the migration protocol only", kProtocolVersion)};
+}
+
+}  // namespace
+
+DestinationSession::DestinationSession(const Hello& hello, std::unique_ptr<Transport> control,
+                                       DestinationServices services)
+    : destination_(hello, control->peer(), services), control_(std::move(control)) {
+    if (!common_version(hello)) {
+        (void)control_.send(version_refusal());
+        control_.shutdown();
+    } else {
+        (void)control_.send(HelloReply{});  // a failure shows at the next receive
+    }
+}
+
+DestinationSession::~DestinationSession() {
+    close_streams();
+}
+
+bool DestinationSession::run() {
+    const vmm::TimePoint begin = vmm::real_clock().now();
+    for (;;) {
+        const DestinationPhase phase = destination_.phase();
+        Result<Incoming> incoming = control_.receive(limit_in(phase), deadline_in(phase, begin));
+        if (!incoming) {
+            give_up(incoming.error());
+            break;
+        }
+        if (!serve(std::move(*incoming))) {
+            break;
+        }
+    }
+    close_streams();
+    return destination_.phase() == DestinationPhase::started;
+}
+
+bool DestinationSession::serve(Incoming incoming) {
+    // Without data connections control is stream 0.
+    if (destination_.streams() == 0) {
+        if (auto taken = take_pages(0, incoming, control_)) {
+            if (!*taken) {
+                give_up(taken->error());
+            }
+            return taken->has_value();
+        }
+    }
+    if (std::holds_alternative<Finish>(incoming.message) && !wait_quiet()) {
+        give_up({Code::timeout, "the last pages did not arrive on every stream"});
+        return false;
+    }
+    vmm::Bytes payload(incoming.payload_bytes);
+    if (!payload.empty()) {
+        const iovec part = part_of(payload);
+        if (const auto received = control_.receive_payload({&part, 1}); !received) {
+            give_up(received.error());
+            return false;
+        }
+    }
+    const Step step = destination_.on(incoming.message, payload);
+    for (const Message& reply : step.replies) {
+        if (!control_.send(reply)) {
+            break;  // the next receive tells why
+        }
+    }
+    if (step.close) {
+        control_.shutdown();
+    }
+    return !step.close;
+}
+
+std::optional<Result<void>> DestinationSession::take_pages(std::uint16_t number, const Incoming& incoming,
+                                                           MessageStream& messages) {
+    if (const auto* pages = std::get_if<Pages>(&incoming.message)) {
+        PageReceiver* receiver = destination_.receiver(number);
+        if (receiver == nullptr) {
+            return vmm::fail(Code::protocol, "pages on stream {} are out of place", number);
+        }
+        return receiver->place(*pages, incoming.payload_bytes, messages);
+    }
+    if (const auto* mark = std::get_if<RoundEnd>(&incoming.message)) {
+        return destination_.round_end(number, *mark);
+    }
+    return std::nullopt;
+}
+
+void DestinationSession::join(const Hello& hello, std::unique_ptr<Transport> transport) {
+    auto stream = std::make_unique<Stream>(std::move(transport));
+    const std::lock_guard lock{mutex_};
+    joined_.resize(destination_.streams());
+    HelloReply reply;
+    if (!common_version(hello)) {
+        reply = version_refusal();
+    } else if (!equal_secrets(hello.secret, destination_.secret()) || over_ ||
+               hello.stream >= joined_.size() || joined_[hello.stream]) {
+        reply = {HelloStatus::unknown_session, kProtocolVersion, "no session waits for this data connection"};
+    }
+    if (!stream->messages.send(reply) || reply.status != HelloStatus::ok) {
+        return;
+    }
+    joined_[hello.stream] = true;
+    stream->thread = std::thread{
+        [this, number = hello.stream, messages = &stream->messages] { receive_pages(number, *messages); }};
+    streams_.push_back(std::move(stream));
+}
+
+void DestinationSession::receive_pages(std::uint16_t number, MessageStream& messages) {
+    // A stream may be idle for as long as the session lives: control carries the deadline, and shuts this
+    // one.
+    while (destination_.receiver(number) != nullptr) {
+        Result<Incoming> incoming =
+            messages.receive(limit_in(DestinationPhase::receiving), Deadline::never());
+        Result<void> outcome;
+        if (!incoming) {
+            outcome = vmm::Failure{std::move(incoming).error()};
+        } else if (auto taken = take_pages(number, *incoming, messages)) {
+            outcome = std::move(*taken);
+        } else {
+            outcome = vmm::fail(Code::protocol, "{} does not belong on a data connection",
+                                message_name(incoming->message));
+        }
+        if (!outcome) {
+            give_up(std::move(outcome).error().context(fmt::format("stream {}", number)));
+            return;
+        }
+        const std::lock_guard lock{mutex_};
+        changed_.notify_all();
+    }
+}
+
+bool DestinationSession::wait_quiet() {
+    std::unique_lock lock{mutex_};
+    return changed_.wait_for(lock, Deadline{}.progress, [this] { return over_ || destination_.quiet(); }) &&
+           !over_;
+}
+
+void DestinationSession::give_up(const vmm::Error& why) {
+    // State first, words second: whoever is told `Failed` may resume the guest, so it must be true already.
+    destination_.disconnected(why);
+    if (destination_.phase() == DestinationPhase::refused) {
+        (void)control_.send(Failed{why.text().substr(0, kMaxTextBytes)});
+    }
+    control_.shutdown();
+    const std::lock_guard lock{mutex_};
+    over_ = true;
+    changed_.notify_all();
+}
+
+void DestinationSession::close_streams() {
+    std::vector<std::unique_ptr<Stream>> streams;
+    {
+        const std::lock_guard lock{mutex_};
+        over_ = true;
+        streams.swap(streams_);
+    }
+    for (const auto& stream : streams) {
+        stream->messages.shutdown();
+        stream->thread.join();
+    }
+}
+
+QueryOutcome DestinationSession::query() {
+    control_.shutdown();
+    return destination_.query();
+}
+
+}  // namespace migration

@@ -1,0 +1,59 @@
+// DestinationSession: the network side of one Destination. Its control thread is the caller of run(); each
+// data connection has a thread of its own.
+#pragma once
+
+#include <condition_variable>
+#include <thread>
+
+#include "migration/destination.hpp"
+#include "migration/message_stream.hpp"
+
+namespace migration {
+
+class DestinationSession {
+  public:
+    // `control` carried `hello` already; run() answers it.
+    DestinationSession(const Hello& hello, std::unique_ptr<Transport> control, DestinationServices services);
+    ~DestinationSession();
+    DestinationSession(const DestinationSession&) = delete;
+    DestinationSession& operator=(const DestinationSession&) = delete;
+
+    // Serves the session to its end. True: this process owns a guest now, running or placed. The source may
+    // still ask with Query; the record stays locked while this object lives.
+    bool run();
+
+    // A connection that said Hello(data) with this session's id. Any thread.
+    void join(const Hello& hello, std::unique_ptr<Transport> transport);
+    // Shuts the control connection, then decides. Any thread.
+    QueryOutcome query();
+
+    const Destination& destination() const { return destination_; }
+
+  private:
+    struct Stream {
+        explicit Stream(std::unique_ptr<Transport> transport) : messages(std::move(transport)) {}
+        MessageStream messages;
+        std::thread thread;
+    };
+
+    // Hands one message over; false when the session is over.
+    bool serve(Incoming incoming);
+    bool wait_quiet();
+    void receive_pages(std::uint16_t number, MessageStream& messages);
+    // One message of a stream that carries pages: nothing, when it is for the Destination.
+    std::optional<vmm::Result<void>> take_pages(std::uint16_t number, const Incoming& incoming,
+                                                MessageStream& messages);
+    void give_up(const vmm::Error& why);
+    void close_streams();
+
+    Destination destination_;
+    MessageStream control_;
+
+    std::mutex mutex_;
+    std::condition_variable changed_;  // a stream became quiet, or the session ended
+    std::vector<std::unique_ptr<Stream>> streams_;
+    std::vector<bool> joined_;
+    bool over_ = false;
+};
+
+}  // namespace migration

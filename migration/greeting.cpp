@@ -1,0 +1,74 @@
+#include "migration/greeting.hpp"
+
+#include <algorithm>
+
+#include "vmm/guest/population.hpp"
+
+namespace migration {
+
+using vmm::Code;
+using vmm::fail;
+using vmm::Result;
+using vmm::TimePoint;
+
+Hello make_hello(Purpose purpose, const SessionId& session, const Secret& secret, std::uint16_t stream) {
+    return {{kProtocolVersion}, purpose, session, secret, stream};
+}
+
+Result<void> greet(MessageStream& stream, const Hello& hello, const Deadline& deadline) {
+    TRY(stream.send(hello, deadline));
+    const HelloReply reply = TRY(stream.expect<HelloReply>(deadline));
+    switch (reply.status) {
+        case HelloStatus::ok:
+            if (reply.version != kProtocolVersion) {
+                return fail(Code::version, "{} chose protocol version {}, which was not offered",
+                            stream.peer(), reply.version);
+            }
+            return {};
+        case HelloStatus::busy:
+            return fail(Code::refused, "{} is busy: {}", stream.peer(), reply.text);
+        case HelloStatus::version:
+            return fail(Code::version, "{}: {}", stream.peer(), reply.text);
+        case HelloStatus::unknown_session:
+            return fail(Code::refused, "{}: {}", stream.peer(), reply.text);
+    }
+    return fail(Code::protocol, "{} gave no answer to Hello", stream.peer());
+}
+
+Result<Examined> examine_at(MessageStream& control, Manifest& manifest, const vmm::Clock& clock,
+                            const Deadline& deadline) {
+    const TimePoint sent = clock.now();
+    const std::int64_t realtime = clock.realtime_ns();
+    manifest.realtime_ns = static_cast<std::uint64_t>(realtime);
+    TRY(control.send(manifest, deadline));
+    Examined examined;
+    examined.reply = TRY(control.expect<PreflightReply>(deadline));
+    const vmm::Duration waited = clock.now() - sent;
+    // The peer's word, so cut to what can be true.
+    const vmm::Duration spent{static_cast<std::int64_t>(
+        std::min<std::uint64_t>(examined.reply.spent_ns, static_cast<std::uint64_t>(waited.count())))};
+    examined.round_trip = waited - spent;
+    // Subtracted as unsigned and cut to a century: the peer's clock may be any 64 bits.
+    constexpr std::int64_t century = std::int64_t{100} * 365 * 24 * 3600 * 1'000'000'000;
+    const std::int64_t ahead = std::clamp(
+        static_cast<std::int64_t>(examined.reply.realtime_ns - manifest.realtime_ns), -century, century);
+    examined.clock_difference = vmm::Duration{ahead} - spent - examined.round_trip / 2;
+    if (auto warning = clock_warning(examined.clock_difference)) {
+        examined.reply.warnings.push_back(std::move(*warning));
+    }
+    return examined;
+}
+
+Result<Manifest> complete_manifest(SourceVm& vm, const vmm::Bytes& boot_image) {
+    Manifest manifest = TRY(vm.manifest());
+    const vmm::PopulationScan scan = TRY(vmm::PopulationScan::create());
+    vmm::Bitmap populated{vm.memory().page_limit()};
+    for (const vmm::MemoryRegion& region : vm.memory().regions()) {
+        TRY(scan.scan(vm.memory(), region.pages(), populated));
+    }
+    manifest.used_pages = populated.count();
+    manifest.boot_image_bytes = boot_image.size();
+    return manifest;
+}
+
+}  // namespace migration

@@ -1,0 +1,27 @@
+// The first words on every connection, as the source says them.
+#pragma once
+
+#include "migration/message_stream.hpp"
+#include "migration/ports.hpp"
+#include "migration/preflight.hpp"
+
+namespace migration {
+
+Hello make_hello(Purpose purpose, const SessionId& session, const Secret& secret, std::uint16_t stream = 0);
+
+// Sends Hello and takes the answer; anything but `ok` is an error with the destination's words.
+vmm::Result<void> greet(MessageStream& stream, const Hello& hello, const Deadline& deadline);
+
+struct Examined {
+    PreflightReply reply;
+    vmm::Duration round_trip{};
+    vmm::Duration clock_difference{};  // destination minus source, to half a round trip
+};
+// Shows the manifest. The clock warning, if there is one, is among the reply's warnings.
+vmm::Result<Examined> examine_at(MessageStream& control, Manifest& manifest, const vmm::Clock& clock,
+                                 const Deadline& deadline);
+
+// What manifest() of a SourceVm leaves to the engine: used pages and the size of the boot image.
+vmm::Result<Manifest> complete_manifest(SourceVm& vm, const vmm::Bytes& boot_image);
+
+}  // namespace migration

@@ -1,0 +1,58 @@
+#include "migration/message_stream.hpp"
+
+#include <numeric>
+#include <vector>
+
+namespace migration {
+
+using vmm::Code;
+using vmm::fail;
+using vmm::Result;
+
+Result<void> MessageStream::send(const Message& message, const Deadline& deadline) {
+    return send(message, {}, deadline);
+}
+
+Result<void> MessageStream::send(const Message& message, std::span<const iovec> payload,
+                                 const Deadline& deadline) {
+    const std::size_t payload_bytes =
+        std::accumulate(payload.begin(), payload.end(), std::size_t{0},
+                        [](std::size_t n, const iovec& v) { return n + v.iov_len; });
+    const vmm::Bytes frame = encode_frame(message, payload_bytes);
+    std::vector<iovec> parts{part_of(frame)};
+    parts.insert(parts.end(), payload.begin(), payload.end());
+    // Counted before the attempt: what was tried may have been delivered.
+    bytes_sent_.fetch_add(frame.size() + payload_bytes, std::memory_order_relaxed);
+    const std::lock_guard lock{sending_};
+    return transport_->send(parts, deadline);
+}
+
+Result<Incoming> MessageStream::receive(std::size_t max_bytes, const Deadline& deadline) {
+    std::array<std::byte, kFrameHeaderBytes> raw;
+    const iovec header_part = part_of(raw);
+    TRY(transport_->receive({&header_part, 1}, deadline));
+    const FrameHeader header = TRY(decode_header(raw, max_bytes));
+    vmm::Bytes body(header.body_bytes);
+    const iovec body_part = part_of(body);
+    // Inside a frame a silent peer is a dead one, whatever the wait for the frame itself was allowed to take.
+    Deadline inside = deadline;
+    inside.progress = std::min(inside.progress, Deadline{}.progress);
+    TRY(transport_->receive({&body_part, 1}, inside));
+    return Incoming{TRY(decode_body(header, body)), header.payload_bytes};
+}
+
+Result<void> MessageStream::receive_payload(std::span<const iovec> parts, const Deadline& deadline) {
+    return transport_->receive(parts, deadline);
+}
+
+vmm::Failure MessageStream::unexpected(const Message& message, std::string_view wanted) {
+    if (const auto* failed = std::get_if<Failed>(&message)) {
+        return fail(Code::refused, "{}", failed->text);
+    }
+    if (const auto* cancel = std::get_if<Cancel>(&message)) {
+        return fail(Code::cancelled, "{}", cancel->text);
+    }
+    return fail(Code::protocol, "the peer sent {} where {} was due", message_name(message), wanted);
+}
+
+}  // namespace migration

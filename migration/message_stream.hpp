@@ -1,0 +1,62 @@
+// MessageStream: messages over a transport. Limits and checksums of what comes in are checked here and
+// nowhere else.
+#pragma once
+
+#include <atomic>
+#include <mutex>
+
+#include "migration/frame.hpp"
+#include "migration/transport.hpp"
+
+namespace migration {
+
+// A message whose payload, if it has one, still waits in the transport: take it with receive_payload() before
+// the next message.
+struct Incoming {
+    Message message;
+    std::size_t payload_bytes = 0;
+};
+
+// Several threads may send; one receives.
+class MessageStream {
+  public:
+    explicit MessageStream(std::unique_ptr<Transport> transport) : transport_(std::move(transport)) {}
+
+    vmm::Result<void> send(const Message& message, const Deadline& deadline = {});
+    // Sends a message and its payload in one go.
+    vmm::Result<void> send(const Message& message, std::span<const iovec> payload,
+                           const Deadline& deadline = {});
+
+    // `max_bytes` bounds body and payload together, on top of the limit of each message type.
+    vmm::Result<Incoming> receive(std::size_t max_bytes, const Deadline& deadline = {});
+    vmm::Result<void> receive_payload(std::span<const iovec> parts, const Deadline& deadline = {});
+    // The next message must be a T; the peer's `Failed` or `Cancel` becomes an error with its text.
+    template <typename T>
+    vmm::Result<T> expect(const Deadline& deadline = {}, std::size_t max_bytes = T::max_body);
+
+    void shutdown() { transport_->shutdown(); }
+    void abort() { transport_->abort(); }
+    // Hands the transport on: whoever read the first message is not who serves the connection.
+    std::unique_ptr<Transport> release() { return std::move(transport_); }
+    std::string peer() const { return transport_->peer(); }
+    std::uint64_t bytes_sent() const { return bytes_sent_.load(std::memory_order_relaxed); }
+
+  private:
+    static vmm::Failure unexpected(const Message& message, std::string_view wanted);
+
+    std::unique_ptr<Transport> transport_;
+    std::mutex sending_;  // a frame goes out whole
+    std::atomic<std::uint64_t> bytes_sent_ = 0;
+};
+
+template <typename T>
+vmm::Result<T> MessageStream::expect(const Deadline& deadline, std::size_t max_bytes) {
+    // Room for a Failed instead of the T.
+    Incoming incoming = TRY(receive(std::max(max_bytes, Failed::max_body), deadline));
+    if (T* message = std::get_if<T>(&incoming.message)) {
+        return std::move(*message);
+    }
+    return unexpected(incoming.message, message_name(T::type));
+}
+
+}  // namespace migration

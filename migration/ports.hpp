@@ -1,0 +1,65 @@
+// What the engine needs of a machine. The adapter to vmm::Machine is machine_port; tests script their own.
+#pragma once
+
+#include <optional>
+
+#include "migration/message.hpp"
+#include "vmm/base/clock.hpp"
+#include "vmm/guest/dirty.hpp"
+#include "vmm/guest/memory.hpp"
+
+namespace migration {
+
+// The machine that leaves. Called by the source's thread.
+class SourceVm {
+  public:
+    virtual ~SourceVm() = default;
+
+    // Everything but used_pages, boot_image_bytes and realtime_ns. The epoch is the present owner's.
+    virtual vmm::Result<Manifest> manifest() = 0;
+    virtual vmm::Bytes boot_image() = 0;  // an encoded vmm::BootImage
+    // The guest powered off, crashed or was stopped. Any thread.
+    virtual bool ended() const = 0;
+    virtual vmm::GuestMemory& memory() = 0;
+    virtual vmm::DirtyTracker& tracker() = 0;
+
+    // Stops vCPUs and devices, and keeps users from changing the run state until resume() or release(). The
+    // guest may have ended: Code::guest_ended.
+    virtual vmm::Result<void> pause() = 0;
+    // While paused; may write guest memory, so the trackers are collected again afterwards.
+    virtual vmm::Result<vmm::Bytes> save() = 0;
+    // Back to the run state of before pause().
+    virtual void resume() = 0;
+    // The guest lives elsewhere now; it never runs here again.
+    virtual void release() = 0;
+};
+
+// The machine that arrives. Called by the session's control thread; memory() by its stream threads too.
+class DestinationVm {
+  public:
+    virtual ~DestinationVm() = default;
+
+    // All reasons against and all warnings, before anything is created. Its times are filled in by the
+    // engine.
+    virtual PreflightReply examine(const Manifest& manifest) = 0;
+
+    struct Costs {
+        vmm::Duration save{};
+        vmm::Duration restore{};
+    };
+    // Everything slow: VM, memory, vCPUs, devices, and one save and restore of the fresh machine for their
+    // costs.
+    virtual vmm::Result<Costs> prepare(const Manifest& manifest, std::span<const std::byte> boot_image) = 0;
+    // After prepare().
+    virtual vmm::GuestMemory& memory() = 0;
+    // `elapsed`: how long the guest has stood still, where the clocks of the two hosts cannot tell.
+    virtual vmm::Result<void> restore(std::span<const std::byte> snapshot,
+                                      std::optional<vmm::Duration> elapsed) = 0;
+
+    // A guest that was paused by its user is placed, not started.
+    enum class Entry : std::uint8_t { running, placed };
+    // An error means that no thread ever called KVM_RUN, and none will.
+    virtual vmm::Result<Entry> start() = 0;
+};
+
+}  // namespace migration

@@ -1,0 +1,322 @@
+#include "migration/source.hpp"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+
+#include "migration/greeting.hpp"
+
+namespace migration {
+
+using vmm::Code;
+using vmm::Duration;
+using vmm::fail;
+using vmm::Result;
+using vmm::TimePoint;
+
+Source::Source(SourceServices services, SourceOptions options)
+    : services_(services),
+      options_(options),
+      session_(random_bytes<std::tuple_size_v<SessionId>>()),
+      secret_(random_bytes<std::tuple_size_v<Secret>>()),
+      session_name_(to_hex(session_)) {
+}
+
+Source::~Source() = default;
+
+Outcome Source::run() {
+    started_at_ = services_.clock.now();
+    if (auto moved = up_to_commit(); !moved) {
+        return roll_back(std::move(moved).error());
+    }
+    // From the first byte of Commit this side never resumes by itself.
+    if (auto committed = commit(); !committed) {
+        // What the destination said on the connection that carried Ready is as good as an answer to Query.
+        if (committed.error().code() == Code::refused) {
+            return roll_back(std::move(committed).error());
+        }
+        services_.events.on({services_.clock.now(), Warned{reason_for(committed.error())}});
+        return settle();
+    }
+    done();
+    return finish(Outcome::completed, {});
+}
+
+Result<void> Source::up_to_commit() {
+    TRY(connect());
+    TRY(negotiate());
+    TRY(preflight());
+    TRY(prepare());
+    TRY(copy());
+    TRY(pause());
+    return final();
+}
+
+Result<void> Source::connect() {
+    enter(SourcePhase::connect);
+    adopt(TRY(services_.connector.connect(deadline())));
+    return check();
+}
+
+Result<void> Source::negotiate() {
+    enter(SourcePhase::negotiate);
+    services_.events.on({services_.clock.now(),
+                         SessionOpened{session_name_, services_.connector.address(), options_.streams}});
+    return greet(*streams_[0], make_hello(Purpose::control, session_, secret_), deadline());
+}
+
+Result<void> Source::preflight() {
+    enter(SourcePhase::preflight);
+    boot_image_ = services_.vm.boot_image();
+    manifest_ = TRY(complete_manifest(services_.vm, boot_image_));
+    const Examined examined = TRY(examine_at(*streams_[0], manifest_, services_.clock, deadline()));
+    costs_.round_trip = examined.round_trip;
+    clock_difference_ = examined.clock_difference;
+    for (const Reason& warning : examined.reply.warnings) {
+        services_.events.on({services_.clock.now(), Warned{warning}});
+    }
+    if (!examined.reply.reasons.empty()) {
+        refusals_ = examined.reply.reasons;
+        return fail(Code::refused, "the destination refuses this guest");
+    }
+    return {};
+}
+
+Result<void> Source::prepare() {
+    enter(SourcePhase::prepare);
+    Record record;
+    record.session = session_;
+    record.secret = secret_;
+    record.uuid = manifest_.uuid;
+    record.boot_id = services_.boot_id;
+    record.epoch = manifest_.epoch;
+    record.name = manifest_.name;
+    record.peer = services_.connector.address().substr(0, 128);
+    record_ = TRY(services_.records.create(record));
+    TRY(send_boot_image(boot_image_));
+    const Prepared prepared = TRY(streams_[0]->expect<Prepared>(deadline()));
+    costs_.save = peer_duration(prepared.save_ns);
+    costs_.restore = peer_duration(prepared.restore_ns);
+    TRY(open_streams());
+    copy_control_ = std::make_unique<CopyControl>(
+        *streams_[0], services_.clock, services_.events, options_.max_bandwidth,
+        CopyControl::Hooks{[this] { return check(); }, [this] { return bytes_sent(); }});
+    std::vector<MessageStream*> carriers;
+    for (std::size_t i = options_.streams == 0 ? 0 : 1; i < streams_.size(); ++i) {
+        carriers.push_back(streams_[i].get());
+    }
+    copier_ = TRY(Copier::create(services_.vm.memory(), services_.vm.tracker(), std::move(carriers), secret_,
+                                 *copy_control_, services_.clock));
+    return {};
+}
+
+Result<void> Source::send_boot_image(const vmm::Bytes& image) {
+    TRY(streams_[0]->send(
+        Prepare{options_.streams, options_.verify_full, XXH3_64bits(image.data(), image.size())},
+        deadline()));
+    for (std::size_t offset = 0; offset < image.size(); offset += BootImagePart::kMaxPayload) {
+        const std::size_t size = std::min(image.size() - offset, BootImagePart::kMaxPayload);
+        const iovec part = part_of(std::span{image}.subspan(offset, size));
+        TRY(streams_[0]->send(BootImagePart{offset}, {&part, 1}, deadline()));
+    }
+    return {};
+}
+
+Result<void> Source::open_streams() {
+    for (std::uint16_t stream = 0; stream < options_.streams; ++stream) {
+        MessageStream& messages = adopt(TRY(services_.connector.connect(deadline())));
+        TRY(check());
+        TRY(greet(messages, make_hello(Purpose::data, session_, secret_, stream), deadline()));
+    }
+    return {};
+}
+
+Result<void> Source::copy() {
+    enter(SourcePhase::copy);
+    TRY(copier_->start());
+    for (;;) {
+        Round round = TRY(this->round(GuestState::running));
+        TRY(copier_->collect());
+        round.owed_after = copier_->owed_pages();
+        rounds_.push_back(round);
+        services_.events.on({services_.clock.now(), RoundFinished{round}});
+        const Verdict verdict = decide(options_.limits, rounds_, costs_);
+        services_.events.on({services_.clock.now(), Decided{verdict}});
+        if (verdict.action == Action::switch_over) {
+            return {};
+        }
+        if (verdict.action == Action::give_up) {
+            return fail(Code::limit, "{}", verdict.why);
+        }
+    }
+}
+
+Result<void> Source::pause() {
+    enter(SourcePhase::pause);
+    pause_ends_ = services_.clock.now() + options_.limits.max_pause;
+    reached(Moment::pause_begun);
+    TRY(services_.vm.pause());
+    paused_ = true;
+    TRY(copier_->collect());
+    reached(Moment::paused);
+    return {};
+}
+
+Result<void> Source::final() {
+    enter(SourcePhase::final);
+    const TimePoint saved_at = services_.clock.now();
+    MachineState state{TRY(services_.vm.save()), 0};
+    // Saving writes guest memory too (the guest's clock pages): collected again, or those writes are lost.
+    TRY(copier_->collect());
+    reached(Moment::saved);
+    TRY(round(GuestState::paused));
+    reached(Moment::last_round_sent);
+    if (options_.verify_full) {
+        TRY(copier_->verify());
+    }
+    const Digest digest = copier_->digest();
+    TRY(streams_[0]->send(Finish{digest}, deadline()));
+    if (clock_warning(clock_difference_)) {
+        const Duration elapsed = services_.clock.now() - saved_at + costs_.round_trip / 2;
+        state.elapsed_ns = static_cast<std::uint64_t>(elapsed.count());
+    }
+    TRY(streams_[0]->send(state, deadline()));
+    reached(Moment::state_sent);
+    TRY(await_ready());
+    digest_verified_ = true;
+    return check();
+}
+
+Result<Round> Source::round(GuestState guest) {
+    const std::uint64_t owed = copier_->owed_pages();
+    copy_control_->round_started(static_cast<std::uint32_t>(rounds_.size()), owed, guest);
+    Round round = TRY(copier_->round(guest, deadline(), [this] { copy_control_->idle(); }));
+    TRY(check());
+    if (guest == GuestState::paused) {
+        rounds_.push_back(round);
+        services_.events.on({services_.clock.now(), RoundFinished{round}});
+    }
+    return round;
+}
+
+Result<void> Source::await_ready() {
+    Incoming answer = TRY(streams_[0]->receive(Failed::max_body, deadline()));
+    const Digest ours = copier_->digest();
+    if (const auto* ready = std::get_if<Ready>(&answer.message)) {
+        reached(Moment::ready_received);
+        services_.events.on({services_.clock.now(), DestinationTimes{peer_duration(ready->verify_ns),
+                                                                     peer_duration(ready->restore_ns)}});
+        if (!(ready->digest == ours)) {
+            return fail(Code::mismatch, "the destination is ready with another digest than ours");
+        }
+        return {};
+    }
+    if (const auto* mismatch = std::get_if<DigestMismatch>(&answer.message)) {
+        return vmm::Failure{mismatch_error(*mismatch)};
+    }
+    if (const auto* failed = std::get_if<Failed>(&answer.message)) {
+        return fail(Code::refused, "{}", failed->text);
+    }
+    return fail(Code::protocol, "the destination sent {} where Ready was due", message_name(answer.message));
+}
+
+Result<void> Source::commit() {
+    enter(SourcePhase::commit);
+    {
+        const std::lock_guard lock{mutex_};
+        if (gate_ != Gate::open) {
+            return fail(Code::refused, "cancelled");
+        }
+        gate_ = Gate::committed;
+    }
+    if (auto written = record_->update(RecordStatus::committing); !written) {
+        // Nothing was sent yet: the last moment at which an error is only an error.
+        return fail(Code::refused, "{}", written.error().text());
+    }
+    TRY(streams_[0]->send(Commit{manifest_.epoch + 1}, deadline()));
+    reached(Moment::commit_sent);
+    // An absolute deadline: a peer that trickles bytes must not keep the guest paused and the question open.
+    const Incoming answer = TRY(
+        streams_[0]->receive(Failed::max_body, Deadline::until(services_.clock.now() + Deadline{}.progress)));
+    if (const auto* running = std::get_if<Running>(&answer.message)) {
+        reached(Moment::running_received);
+        services_.events.on({services_.clock.now(), DestinationResumed{peer_duration(running->resume_ns)}});
+        return {};
+    }
+    if (std::holds_alternative<Placed>(answer.message)) {
+        reached(Moment::running_received);
+        return {};
+    }
+    if (const auto* failed = std::get_if<Failed>(&answer.message)) {
+        return fail(Code::refused, "{}", failed->text);
+    }
+    return fail(Code::protocol, "the destination sent {} where Running was due",
+                message_name(answer.message));
+}
+
+void Source::done() {
+    enter(SourcePhase::done);
+    (void)streams_[0]->send(Acknowledge{});
+    (void)record_->update(RecordStatus::done);
+    services_.vm.release();
+}
+
+Result<void> Source::check() const {
+    {
+        const std::lock_guard lock{mutex_};
+        if (gate_ == Gate::cancelled) {
+            return fail(Code::cancelled, "cancelled");
+        }
+    }
+    if (services_.vm.ended()) {
+        return fail(Code::guest_ended, "the guest has ended");
+    }
+    const TimePoint now = services_.clock.now();
+    if (options_.timeout && now - started_at_ > *options_.timeout) {
+        return fail(Code::timeout, "--timeout passed");
+    }
+    if (pause_ends_ && now > *pause_ends_) {
+        return fail(Code::timeout, "the pause would have been longer than --max-pause");
+    }
+    return {};
+}
+
+Deadline Source::deadline() const {
+    Deadline deadline;
+    if (options_.timeout) {
+        deadline.at = started_at_ + *options_.timeout;
+    }
+    if (pause_ends_) {
+        // The one deadline of the pause; hashing all memory may take longer than a silence elsewhere means.
+        deadline.progress = Duration::max();
+        deadline.at = std::min(deadline.at.value_or(TimePoint::max()), *pause_ends_);
+    }
+    return deadline;
+}
+
+std::uint64_t Source::bytes_sent() const {
+    const std::lock_guard lock{mutex_};
+    std::uint64_t total = 0;
+    for (const auto& stream : streams_) {
+        total += stream->bytes_sent();
+    }
+    return total;
+}
+
+MessageStream& Source::adopt(std::unique_ptr<Transport> transport) {
+    const std::lock_guard lock{mutex_};
+    streams_.push_back(std::make_unique<MessageStream>(std::move(transport)));
+    return *streams_.back();
+}
+
+void Source::enter(SourcePhase phase) {
+    phase_ = phase;
+    services_.events.on({services_.clock.now(), SourceEntered{phase}});
+}
+
+void Source::reached(Moment moment) {
+    services_.events.on({services_.clock.now(), Reached{moment}});
+}
+
+}  // namespace migration

@@ -1,0 +1,55 @@
+// Transport: a reliable byte stream to the peer, with deadlines. Ports: TCP, and an in-process pair for
+// tests.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "vmm/base/clock.hpp"
+#include "vmm/base/result.hpp"
+
+namespace migration {
+
+// How long a call may take. Without `at` only progress counts: each byte starts `progress` anew.
+struct Deadline {
+    vmm::Duration progress = std::chrono::seconds{10};
+    std::optional<vmm::TimePoint> at;  // whatever the progress
+
+    static Deadline never() { return {vmm::Duration::max(), std::nullopt}; }
+    static Deadline until(vmm::TimePoint at) { return {vmm::Duration::max(), at}; }
+};
+
+// One thread sends and one receives at a time; shutdown() may come from any thread at any moment.
+// Errors: closed (the peer, or shutdown), timeout, io.
+class Transport {
+  public:
+    virtual ~Transport() = default;
+
+    // All bytes of all parts, in order. A failure says nothing about how much was delivered.
+    virtual vmm::Result<void> send(std::span<const iovec> parts, const Deadline& deadline) = 0;
+    // Fills all parts, in order.
+    virtual vmm::Result<void> receive(std::span<const iovec> parts, const Deadline& deadline) = 0;
+    // Ends both directions; calls that wait return `closed`, and so does every later call.
+    virtual void shutdown() = 0;
+    // Ends both directions, and drops what was sent but has not left this host.
+    virtual void abort() = 0;
+    // "tcp:127.0.0.1:7000", for texts.
+    virtual std::string peer() const = 0;
+};
+
+// Opens further connections to one destination: data connections, and queries after a lost one.
+class Connector {
+  public:
+    virtual ~Connector() = default;
+    virtual vmm::Result<std::unique_ptr<Transport>> connect(const Deadline& deadline) = 0;
+    virtual std::string address() const = 0;
+};
+
+inline iovec part_of(std::span<const std::byte> bytes) {
+    return {const_cast<std::byte*>(bytes.data()), bytes.size()};
+}
+
+}  // namespace migration
