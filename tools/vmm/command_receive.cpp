@@ -1,0 +1,82 @@
+// vmm receive: takes in guests that migrate to this host.
+#include "tools/vmm/commands.hpp"
+#include "tools/vmm/guest_options.hpp"
+#include "tools/vmm/listener.hpp"
+#include "tools/vmm/log.hpp"
+#include "tools/vmm/parse.hpp"
+#include "tools/vmm/reception.hpp"
+
+namespace tools {
+
+using vmm::Result;
+
+namespace {
+
+constexpr std::size_t kMaxIncoming = 64;
+
+Result<int> receive(const ReceiveOptions& options, migration::EventSink* extra) {
+    // Each session opens its own; here it only says early what each would say.
+    TRY(vmm::Kvm::open());
+    EndSignals signals = TRY(EndSignals::block());
+    std::unique_ptr<Listener> listener = TRY(Listener::create(options, signals));
+    log_line("listening on {}", listener->address().text());
+    std::variant<int, Accepted> next = listener->run();
+    listener.reset();
+    if (const int* status = std::get_if<int>(&next)) {
+        return *status;
+    }
+    return Reception::serve(options, std::move(std::get<Accepted>(next)), std::move(signals), extra);
+}
+
+}  // namespace
+
+void add_receive(Commands& commands) {
+    CLI::App* app =
+        commands.app.add_subcommand("receive", "Listen for guests that `vmm migrate` moves to this host");
+    app->footer(
+        "Each guest gets a process of its own, which owns it as `vmm run` would; it lives on when this one "
+        "ends\n"
+        "(SIGTERM, Ctrl-C), unless --once was given: then a signal stops the guest, and its exit status "
+        "becomes ours.\n"
+        "The address is printed on standard error at once; with port 0 it names the port that was taken.");
+    auto options = std::make_shared<ReceiveOptions>();
+    add_value(app, "--listen", options->listen, migration::Address::parse, "tcp:ADDR:PORT to listen on")
+        ->required();
+    add_value(
+        app, "--max-incoming", options->max_incoming,
+        [](const std::string& text) { return parse_count(text, 1, kMaxIncoming); },
+        "Guests that may be arriving at one time (1)");
+    add_value(app, "--max-memory", options->max_memory, parse_size, "Refuse guests with more memory");
+    add_value(
+        app, "--max-cpus", options->max_cpus,
+        [](const std::string& text) { return parse_count(text, 1, vmm::MachineConfig::kMaxVcpus); },
+        "Refuse guests with more vCPUs");
+    app->add_option_function<std::vector<std::string>>(
+           "--cpuid-mask",
+           [options](const std::vector<std::string>& masks) {
+               for (const std::string& mask : masks) {
+                   options->cpuid_masks.push_back(*vmm::parse_cpuid_mask(mask));
+               }
+           },
+           "LEAF:REG=BITS, as in 0x7:ebx=0x10000: refuse guests that use these features; may be repeated")
+        ->check([](const std::string& text) {
+            const auto mask = vmm::parse_cpuid_mask(text);
+            return mask ? std::string{} : mask.error().text();
+        })
+        ->allow_extra_args(false);
+    app->add_flag("--once", options->once,
+                  "End with the one guest that was received, and with its exit status");
+    add_guest_options(app, options->name, options->guest);
+    app->callback([&commands, options] {
+        commands.chosen = [options, extra = commands.extra] {
+            const Result<int> status = receive(*options, extra);
+            if (!status) {
+                log_line("receive: {}", status.error().text());
+                return kFailureStatus;
+            }
+            return *status;
+        };
+    });
+}
+
+}  // namespace tools

@@ -1,0 +1,348 @@
+#include "tools/vmm/guest_commands.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "tools/vmm/log.hpp"
+#include "tools/vmm/preflight_report.hpp"
+#include "tools/vmm/status.hpp"
+
+namespace tools {
+
+using migration::Outcome;
+using migration::Reason;
+using nlohmann::json;
+using vmm::Result;
+
+GuestCommands::GuestCommands(vmm::EventLoop& loop, ControlServer& server, std::string name, std::string peer)
+    : loop_(loop), server_(server), name_(std::move(name)), peer_(std::move(peer)) {
+}
+
+void GuestCommands::attach(migration::Guest& guest, MigrationService& migrations) {
+    guest_ = &guest;
+    migrations_ = &migrations;
+    owned_since_ = vmm::real_clock().now();
+    lifecycle_worker_ = std::make_unique<Worker>("commands");
+    preflight_worker_ = std::make_unique<Worker>("preflight");
+}
+
+void GuestCommands::request(ControlServer::Client client, const std::string& line) {
+    const ParsedRequest parsed = parse_request(line);
+    if (!parsed.body) {
+        refuse(client, parsed.id,
+               {"invalid", parsed.body.error().text(), "control socket", "docs/json.md lists the requests"});
+        return;
+    }
+    std::visit([&](const auto& body) { handle({client, parsed.id}, body); }, *parsed.body);
+}
+
+void GuestCommands::gone(ControlServer::Client client) {
+    subscribers_.erase(client);
+}
+
+std::optional<Reason> GuestCommands::obstacle() const {
+    if (guest_ == nullptr) {
+        return Reason{"arriving", "the guest has not arrived yet", name_,
+                      "ask again when its migration is over"};
+    }
+    if (const auto end = guest_->lifecycle->end()) {
+        return ended_reason(*end);
+    }
+    if (settling_) {
+        return Reason{"guest_ended", "the guest has ended", name_, "start it again"};
+    }
+    return std::nullopt;
+}
+
+Reason GuestCommands::outcome_unknown(std::string_view what) const {
+    return {"outcome_unknown", std::string{what}, fmt::format("migration to {}", migrations_->peer()),
+            fmt::format("find out there, then `vmm resolve {} --resume` or `--discard`", name_)};
+}
+
+Reason GuestCommands::ended_reason(const vmm::GuestEnd& end) const {
+    if (end.reason == vmm::GuestEnd::Reason::handed_over) {
+        return {"moved", fmt::format("the guest has moved to {}", migrations_->peer()), name_,
+                "ask its control socket there"};
+    }
+    return {"guest_ended", end.text.empty() ? "the guest has ended" : "the guest has ended: " + end.text,
+            name_, "start it again"};
+}
+
+void GuestCommands::handle(const Asked& asked, const StatusRequest&) {
+    ok(asked.client, asked.id,
+       {{"status", guest_ == nullptr ? status_of_arriving(name_, peer_)
+                                     : status_of(*guest_, *migrations_, owned_since_)}});
+}
+
+void GuestCommands::handle(const Asked& asked, const PauseRequest&) {
+    on_lifecycle(Kind::pause, asked, [](vmm::Lifecycle& lifecycle) { return lifecycle.pause(); });
+}
+
+void GuestCommands::handle(const Asked& asked, const ResumeRequest&) {
+    on_lifecycle(Kind::resume, asked, [](vmm::Lifecycle& lifecycle) { return lifecycle.resume(); });
+}
+
+void GuestCommands::handle(const Asked& asked, const StopRequest&) {
+    on_lifecycle(Kind::stop, asked, [](vmm::Lifecycle& lifecycle) {
+        lifecycle.stop();
+        return Result<void>{};
+    });
+}
+
+void GuestCommands::handle(const Asked& asked, const EventsRequest&) {
+    subscribers_.insert(asked.client);
+    ok(asked.client, asked.id);
+    server_.send(asked.client, line_of(state_event()));
+}
+
+void GuestCommands::handle(const Asked& asked, const MigrateRequest& request) {
+    if (const auto reason = obstacle()) {
+        return refuse(asked.client, asked.id, *reason);
+    }
+    if (migrations_->state() == MigrationService::State::unknown) {
+        return refuse(asked.client, asked.id,
+                      outcome_unknown("the outcome of the last migration is unknown"));
+    }
+    if (const auto started = migrations_->start(request); !started) {
+        return refuse(
+            asked.client, asked.id,
+            {"cannot_start", started.error().text(), name_,
+             fmt::format("see `vmm status {}`; `vmm cancel {}` ends a migration that runs", name_, name_)});
+    }
+    add(Kind::migrate, asked);
+}
+
+void GuestCommands::handle(const Asked& asked, const CancelRequest&) {
+    if (const auto reason = obstacle()) {
+        return refuse(asked.client, asked.id, *reason);
+    }
+    if (migrations_->state() == MigrationService::State::unknown) {
+        return refuse(asked.client, asked.id,
+                      outcome_unknown("too late: the destination may have the guest"));
+    }
+    if (migrations_->state() == MigrationService::State::idle) {
+        return refuse(asked.client, asked.id, {"no_migration", "no migration is under way", name_, ""});
+    }
+    if (!migrations_->cancel()) {
+        return refuse(asked.client, asked.id,
+                      {"too_late", "too late: the guest is being handed over", name_, "migrate it back"});
+    }
+    add(Kind::cancel, asked);
+}
+
+void GuestCommands::handle(const Asked& asked, const ResolveRequest& request) {
+    if (const auto reason = obstacle()) {
+        return refuse(asked.client, asked.id, *reason);
+    }
+    if (!migrations_->resolve(request.resolution)) {
+        return refuse(asked.client, asked.id,
+                      {"nothing_to_resolve", "no migration's outcome is unknown", name_,
+                       fmt::format("see `vmm status {}`", name_)});
+    }
+    add(Kind::resolve, asked);
+}
+
+void GuestCommands::handle(const Asked& asked, const PreflightRequest& request) {
+    if (const auto reason = obstacle()) {
+        return refuse(asked.client, asked.id, *reason);
+    }
+    if (migrations_->state() != MigrationService::State::idle) {
+        return refuse(asked.client, asked.id,
+                      {"busy", fmt::format("a migration to {} is under way", migrations_->peer()), name_,
+                       "ask again when it is over"});
+    }
+    const std::uint64_t number = add(Kind::preflight, asked);
+    preflight_worker_->post([this, number, to = request.to] {
+        migration::MachineSource vm{*guest_->machine, *guest_->lifecycle, guest_->epoch};
+        migration::SocketConnector connector{to};
+        const auto result = migration::run_preflight(vm, connector, vmm::real_clock());
+        json report = result ? preflight_json(*result) : preflight_json(result.error(), to.text());
+        loop_.post([this, number, report = std::move(report)] {
+            if (const auto pending = take(number)) {
+                ok(pending->client, pending->id, {{"preflight", report}});
+            }
+        });
+    });
+}
+
+void GuestCommands::on_lifecycle(Kind kind, const Asked& asked, Result<void> (*operation)(vmm::Lifecycle&)) {
+    if (const auto reason = obstacle()) {
+        return refuse(asked.client, asked.id, *reason);
+    }
+    if (migrations_->state() == MigrationService::State::unknown) {
+        return refuse(asked.client, asked.id,
+                      outcome_unknown("a migration's outcome is unknown; the guest stays paused"));
+    }
+    const std::uint64_t number = add(kind, asked);
+    lifecycle_worker_->post([this, number, operation] {
+        auto done = operation(*guest_->lifecycle);
+        loop_.post([this, number, done = std::move(done)] { lifecycle_done(number, done); });
+    });
+}
+
+void GuestCommands::lifecycle_done(std::uint64_t number, const Result<void>& done) {
+    const auto found = pending_.find(number);
+    // Who stopped the guest hears of it when its name is free; who waited too long was answered already.
+    if (found == pending_.end() || found->second.kind == Kind::stop) {
+        return;
+    }
+    const Pending pending = *take(number);
+    if (!done) {
+        const auto end = guest_->lifecycle->end();
+        return refuse(pending.client, pending.id,
+                      end ? ended_reason(*end) : Reason{"failed", done.error().text(), name_, "see the log"});
+    }
+    ok(pending.client, pending.id);
+    publish(state_event());
+}
+
+void GuestCommands::stop(std::string_view why) {
+    if (guest_ == nullptr || settling_) {
+        return;
+    }
+    if (migrations_->state() == MigrationService::State::unknown) {
+        log_line("{}: guest {} is not stopped: {}", why, name_,
+                 one_line(outcome_unknown(
+                     "the outcome of its migration is unknown, so this may be its only copy")));
+        return;
+    }
+    lifecycle_worker_->post([this] { guest_->lifecycle->stop(); });
+}
+
+void GuestCommands::migration_events(std::span<const migration::Event> events) {
+    std::set<ControlServer::Client> listeners = subscribers_;
+    for (const auto& [number, pending] : pending_) {
+        if (pending.kind == Kind::migrate) {
+            listeners.insert(pending.client);
+        }
+    }
+    for (const migration::Event& event : events) {
+        if (listeners.empty()) {
+            return;
+        }
+        const std::string line = line_of(migration::to_json(event));
+        for (const ControlServer::Client listener : listeners) {
+            server_.send(listener, line);
+        }
+    }
+}
+
+void GuestCommands::migration_outcome(Outcome outcome) {
+    if (outcome == Outcome::completed) {
+        return;  // the end of the guest follows, and with it the last words
+    }
+    for (const Pending& pending : take_all({Kind::migrate})) {
+        ok(pending.client, pending.id, {{"report", migration::to_json(migrations_->report())}});
+    }
+    if (outcome == Outcome::unknown) {
+        const Reason reason =
+            outcome_unknown("the outcome of the guest's migration is unknown; it stays paused here");
+        log_line("guest {}: {}", name_, one_line(reason));
+        for (const Pending& pending : take_all({Kind::pause, Kind::resume, Kind::stop})) {
+            Reason waiting = reason;
+            waiting.what += ", and this request is carried out if it goes on here";
+            refuse(pending.client, pending.id, waiting);
+        }
+        return;
+    }
+    for (const Pending& pending : take_all({Kind::cancel})) {
+        if (outcome == Outcome::cancelled) {
+            ok(pending.client, pending.id);
+        } else {
+            refuse(pending.client, pending.id, {"too_late", "the migration had failed already", name_, ""});
+        }
+    }
+    for (const Pending& pending : take_all({Kind::resolve})) {
+        ok(pending.client, pending.id);
+    }
+}
+
+void GuestCommands::settle(std::function<void()> done) {
+    settling_ = true;
+    // Behind everything that was asked before.
+    preflight_worker_->post([this, done = std::move(done)] {
+        loop_.post([this, done] { lifecycle_worker_->post([this, done] { loop_.post(done); }); });
+    });
+}
+
+void GuestCommands::finish(const vmm::GuestEnd& end, int status, const migration::Report& report) {
+    const bool moved = end.reason == vmm::GuestEnd::Reason::handed_over;
+    for (auto& [number, pending] : std::exchange(pending_, {})) {
+        switch (pending.kind) {
+            case Kind::migrate:
+                ok(pending.client, pending.id, {{"report", migration::to_json(report)}});
+                break;
+            case Kind::resolve:
+                ok(pending.client, pending.id);
+                break;
+            case Kind::stop:
+                if (!moved) {
+                    ok(pending.client, pending.id);
+                    break;
+                }
+                [[fallthrough]];
+            case Kind::pause:
+            case Kind::resume:
+            case Kind::cancel:
+            case Kind::preflight:
+                refuse(pending.client, pending.id, ended_reason(end));
+                break;
+        }
+    }
+    constexpr std::array<const char*, 5> reasons{"exit_port", "power_off", "crash", "stopped", "moved"};
+    publish({{"event", "guest_ended"},
+             {"reason", reasons[static_cast<std::size_t>(end.reason)]},
+             {"status", status},
+             {"text", end.text.empty() ? json(nullptr) : json(end.text)},
+             {"at_ns", vmm::real_clock().now().time_since_epoch().count()}});
+}
+
+std::uint64_t GuestCommands::add(Kind kind, const Asked& asked) {
+    pending_.emplace(next_number_, Pending{kind, asked.client, asked.id});
+    return next_number_++;
+}
+
+std::optional<GuestCommands::Pending> GuestCommands::take(std::uint64_t number) {
+    auto node = pending_.extract(number);
+    return node ? std::optional{std::move(node.mapped())} : std::nullopt;
+}
+
+std::vector<GuestCommands::Pending> GuestCommands::take_all(std::initializer_list<Kind> kinds) {
+    std::vector<Pending> taken;
+    for (auto entry = pending_.begin(); entry != pending_.end();) {
+        if (std::find(kinds.begin(), kinds.end(), entry->second.kind) != kinds.end()) {
+            taken.push_back(std::move(entry->second));
+            entry = pending_.erase(entry);
+        } else {
+            ++entry;
+        }
+    }
+    return taken;
+}
+
+void GuestCommands::ok(ControlServer::Client client, const json& id, json results) {
+    server_.send(client, ok_line(id, std::move(results)));
+}
+
+void GuestCommands::refuse(ControlServer::Client client, const json& id, const Reason& reason) {
+    server_.send(client, error_line(id, reason));
+}
+
+void GuestCommands::publish(const json& event) {
+    const std::string line = line_of(event);
+    for (const ControlServer::Client subscriber : subscribers_) {
+        server_.send(subscriber, line);
+    }
+}
+
+json GuestCommands::state_event() const {
+    const char* state = "arriving";
+    if (guest_ != nullptr) {
+        state = guest_->lifecycle->state() == vmm::RunState::paused ? "paused" : "running";
+    }
+    return {{"event", "guest_state"},
+            {"state", state},
+            {"at_ns", vmm::real_clock().now().time_since_epoch().count()}};
+}
+
+}  // namespace tools

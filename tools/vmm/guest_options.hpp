@@ -1,0 +1,11 @@
+// The options that `run` and `receive` share.
+#pragma once
+
+#include "tools/vmm/commands.hpp"
+#include "tools/vmm/guest_process.hpp"
+
+namespace tools {
+
+void add_guest_options(CLI::App* app, std::string& name, GuestOptions& options);
+
+}  // namespace tools

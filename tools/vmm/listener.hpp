@@ -1,0 +1,131 @@
+// Listener: the process of `vmm receive`. It accepts every connection, reads its first message, and passes it
+// to the process of its session; it answers Query for sessions whose process is gone. One thread and no
+// EventLoop, because it forks, and an epoll instance would be shared with the child.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "migration/record.hpp"
+#include "tools/vmm/frame_reader.hpp"
+#include "tools/vmm/receive_options.hpp"
+#include "tools/vmm/session_channel.hpp"
+#include "tools/vmm/signals.hpp"
+#include "vmm/base/clock.hpp"
+
+namespace tools {
+
+// What the process of a session begins with.
+struct Accepted {
+    migration::Hello hello;
+    vmm::UniqueFd socket;
+    std::string peer;
+    SessionChannel channel;
+    bool serial_taken = false;  // by another guest of this listener
+};
+
+class Listener {
+  public:
+    static constexpr std::size_t kMaxPending = 16;
+    static constexpr std::size_t kMaxPreflights = 4;
+    static constexpr vmm::Duration kHelloLimit = std::chrono::seconds{5};
+
+    // The options must outlive it.
+    static vmm::Result<std::unique_ptr<Listener>> create(const ReceiveOptions& options, EndSignals& signals);
+
+    // With the port that was taken.
+    const migration::Address& address() const { return listener_.address; }
+
+    // Serves. Returns an exit status; or, in the child of a fork, a session to serve: the object is of no use
+    // there any more and goes at once.
+    std::variant<int, Accepted> run();
+
+  private:
+    // A connection that does not belong to a session's process: before its Hello, or asking with Query.
+    struct Connection {
+        enum class State { hello, asking, answered, done };
+        vmm::UniqueFd socket;
+        std::string peer;
+        vmm::TimePoint deadline;
+        FrameReader reader;
+        State state = State::hello;
+        std::uint64_t query = 0;                                             // its number, when asking
+        migration::QueryOutcome outcome = migration::QueryOutcome::unknown;  // when answered
+        migration::Hello hello;
+    };
+    // A process; it goes from the list when it has ended.
+    struct Session {
+        pid_t pid = 0;
+        vmm::UniqueFd pidfd;
+        SessionChannel channel;
+        migration::Hello hello;
+        std::string peer;
+        bool over = false;
+        bool owned = false;
+        bool released = false;
+        bool silent = false;  // its end of the channel is closed
+    };
+    // What is left of one that released its guest: its records cannot tell that from a crash.
+    struct Released {
+        migration::SessionId session;
+        migration::Secret secret;
+    };
+
+    Listener(const ReceiveOptions& options, EndSignals& signals, migration::Listener listener,
+             migration::RecordDirectory records, const migration::Uuid& boot_id)
+        : options_(options),
+          signals_(signals),
+          listener_(std::move(listener)),
+          records_(std::move(records)),
+          boot_id_(boot_id) {}
+
+    void wait();
+    void serve_signals();
+    void serve_sessions();
+    void serve_connections();
+    void accept_connections();
+    std::optional<int> finished() const;
+    // One that brings a guest, or has brought it.
+    static bool is_incoming(const std::unique_ptr<Session>& session) {
+        return session->hello.purpose == migration::Purpose::control;
+    }
+
+    void serve(Connection& connection);
+    void on_hello(Connection& connection);
+    void start_session(Connection& connection);
+    void join_session(Connection& connection);
+    void ask_session(Connection& connection);
+    void expire(Connection& connection);
+
+    bool receive(Session& session);
+    void reap(const Session& session, int wait_status);
+    std::string refusal(migration::Purpose purpose) const;
+    Session* find(const migration::Hello& hello);
+    migration::QueryOutcome answer_from_records(const migration::Hello& hello) const;
+    void answer(Connection& connection, migration::QueryOutcome outcome);
+    static void reply(Connection& connection, migration::HelloStatus status, std::string text);
+
+    const ReceiveOptions& options_;
+    EndSignals& signals_;
+    migration::Listener listener_;
+    migration::RecordDirectory records_;
+    migration::Uuid boot_id_;
+    std::vector<std::unique_ptr<Connection>> connections_;  // oldest first
+    std::vector<std::unique_ptr<Session>> sessions_;
+    std::vector<Released> released_;
+    std::uint64_t next_query_ = 1;
+    bool stopping_ = false;
+    vmm::TimePoint accept_after_;  // out of descriptors: not before
+
+    // Of --once: the guest's session, and the status of its process with the time it must be reported by.
+    std::optional<migration::SessionId> received_;
+    bool resolved_ = false;  // the source knows that the guest runs here
+    std::optional<int> status_;
+    vmm::TimePoint leave_at_;
+
+    std::optional<Accepted> child_;  // set in the child of a fork
+};
+
+}  // namespace tools

@@ -1,0 +1,102 @@
+#include "tools/vmm/migration_service.hpp"
+
+#include <pthread.h>
+
+namespace tools {
+
+using vmm::Code;
+using vmm::fail;
+using vmm::Result;
+
+struct MigrationService::Active {
+    Active(const Environment& environment, migration::RecordDirectory directory,
+           const MigrateRequest& request, EventQueue& events, const migration::Uuid& boot_id)
+        : vm(*environment.guest.machine, *environment.guest.lifecycle, environment.guest.epoch),
+          connector(request.to),
+          records(std::move(directory)),
+          source({vm, connector, records, vmm::real_clock(), events, boot_id}, request.options) {}
+
+    migration::MachineSource vm;
+    migration::SocketConnector connector;
+    migration::RecordDirectory records;
+    migration::Source source;
+    std::thread thread;
+};
+
+MigrationService::MigrationService(Environment environment, Callbacks callbacks)
+    : environment_(std::move(environment)),
+      callbacks_(std::move(callbacks)),
+      queue_(
+          environment_.loop, [this] { update(); }, environment_.extra) {
+}
+
+MigrationService::~MigrationService() = default;
+
+Result<void> MigrationService::start(const MigrateRequest& request) {
+    if (state_ != State::idle) {
+        return fail(Code::refused, "a migration to {} is under way already", peer_);
+    }
+    auto records = TRY(migration::RecordDirectory::open(environment_.state_directory));
+    records.remove_expired();
+    active_ = std::make_unique<Active>(environment_, std::move(records), request, queue_,
+                                       TRY(migration::host_boot_id()));
+    peer_ = request.to.text();
+    events_.clear();
+    phase_ = migration::SourcePhase::connect;
+    state_ = State::running;
+    active_->thread = std::thread{[this, source = &active_->source] {
+        ::pthread_setname_np(::pthread_self(), "source");
+        migration::Outcome outcome = source->run();
+        environment_.loop.post([this, outcome] { ended(outcome); });
+        if (outcome == migration::Outcome::unknown) {
+            outcome = source->settle();
+            environment_.loop.post([this, outcome] { ended(outcome); });
+        }
+    }};
+    return {};
+}
+
+bool MigrationService::cancel() {
+    return state_ == State::running && active_->source.cancel();
+}
+
+bool MigrationService::resolve(migration::Resolution resolution) {
+    return state_ == State::unknown && active_->source.resolve(resolution);
+}
+
+void MigrationService::update() {
+    const std::vector<migration::Event> fresh = queue_.take();
+    for (const migration::Event& event : fresh) {
+        keep(event);
+    }
+    if (!fresh.empty()) {
+        callbacks_.events(fresh);
+    }
+}
+
+void MigrationService::keep(const migration::Event& event) {
+    if (const auto* entered = std::get_if<migration::SourceEntered>(&event.what)) {
+        phase_ = entered->phase;
+    }
+    // Ten a second for as long as it takes; the last one says it all.
+    const bool progress = std::holds_alternative<migration::Progressed>(event.what);
+    if (progress && !events_.empty() && std::holds_alternative<migration::Progressed>(events_.back().what)) {
+        events_.back() = event;
+    } else {
+        events_.push_back(event);
+    }
+}
+
+void MigrationService::ended(migration::Outcome outcome) {
+    update();
+    if (outcome == migration::Outcome::unknown) {
+        state_ = State::unknown;
+    } else {
+        active_->thread.join();
+        active_.reset();
+        state_ = State::idle;
+    }
+    callbacks_.outcome(outcome);
+}
+
+}  // namespace tools

@@ -1,0 +1,26 @@
+// What `vmm receive` was told, for its listener and for the processes of its sessions.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "migration/event.hpp"
+#include "migration/transport_socket.hpp"
+#include "tools/vmm/guest_process.hpp"
+#include "vmm/kvm/cpuid.hpp"
+
+namespace tools {
+
+struct ReceiveOptions {
+    migration::Address listen;
+    std::size_t max_incoming = 1;
+    std::optional<std::uint64_t> max_memory;
+    std::optional<std::uint32_t> max_cpus;
+    std::vector<vmm::CpuidMask> cpuid_masks;
+    std::string name;  // empty: the guest's own
+    bool once = false;
+    GuestOptions guest;
+};
+
+}  // namespace tools

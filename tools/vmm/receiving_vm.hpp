@@ -1,0 +1,46 @@
+// ReceivingVm: the machine of an incoming session. To what the engine's adapter examines it adds what only
+// this program knows: names of guests, and who has the serial port's back end.
+#pragma once
+
+#include <functional>
+
+#include "migration/machine_port.hpp"
+#include "tools/vmm/receive_options.hpp"
+
+namespace tools {
+
+class ReceivingVm final : public migration::DestinationVm {
+  public:
+    // What the process makes of a machine's configuration; called once, when the guest was accepted.
+    using Factory = migration::MachineDestination::Factory;
+
+    struct Session {
+        migration::Purpose purpose{};
+        bool serial_taken = false;
+    };
+
+    // Kvm and options must outlive it.
+    ReceivingVm(const vmm::Kvm& kvm, const ReceiveOptions& options, Session session, Factory factory);
+
+    migration::PreflightReply examine(const migration::Manifest& manifest) override;
+    vmm::Result<Costs> prepare(const migration::Manifest& manifest,
+                               std::span<const std::byte> boot_image) override;
+    vmm::GuestMemory& memory() override { return machine_.memory(); }
+    vmm::Result<void> restore(std::span<const std::byte> snapshot,
+                              std::optional<vmm::Duration> elapsed) override {
+        return machine_.restore(snapshot, elapsed);
+    }
+    vmm::Result<Entry> start() override { return machine_.start(); }
+
+    migration::Guest& guest() { return machine_.guest(); }
+
+  private:
+    vmm::Result<migration::Offer> offer() const;
+
+    const vmm::Kvm& kvm_;
+    const ReceiveOptions& options_;
+    const Session session_;
+    migration::MachineDestination machine_;
+};
+
+}  // namespace tools

@@ -1,0 +1,193 @@
+#include "tools/vmm/reception.hpp"
+
+#include <pthread.h>
+
+#include "migration/transport_socket.hpp"
+#include "tools/vmm/log.hpp"
+#include "tools/vmm/places.hpp"
+
+namespace tools {
+
+using migration::SocketTransport;
+using vmm::Code;
+using vmm::Result;
+
+namespace {
+
+// How long a guest that has ended waits for the source to hear that it had begun.
+constexpr vmm::Duration kAcknowledgeLimit = std::chrono::seconds{2};
+
+// Runs `function` on the loop's thread and waits for it.
+Result<void> on_loop(vmm::EventLoop& loop, const std::function<Result<void>()>& function) {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::optional<Result<void>> result;
+    loop.post([&] {
+        auto done = function();
+        const std::lock_guard lock{mutex};
+        result = std::move(done);
+        changed.notify_all();
+    });
+    std::unique_lock lock{mutex};
+    changed.wait(lock, [&] { return result.has_value(); });
+    return std::move(*result);
+}
+
+ChannelMessage message_of(ChannelMessage::Kind kind) {
+    ChannelMessage message;
+    message.kind = kind;
+    return message;
+}
+
+}  // namespace
+
+Result<Reception::Start> Reception::prepare(const ReceiveOptions& options, EndSignals signals,
+                                            migration::EventSink* extra) {
+    vmm::Kvm kvm = TRY(vmm::Kvm::open());
+    const std::string directory = TRY(state_directory(options.guest.state_dir));
+    auto records = TRY(migration::RecordDirectory::open(directory));
+    const migration::Uuid boot_id = TRY(migration::host_boot_id());
+    auto process = TRY(GuestProcess::create(options.guest, std::move(signals), extra));
+    return Start{std::move(kvm), std::move(records), std::move(process), boot_id};
+}
+
+Result<int> Reception::serve(const ReceiveOptions& options, Accepted accepted, EndSignals signals,
+                             migration::EventSink* extra) {
+    std::unique_ptr<SocketTransport> control =
+        TRY(SocketTransport::adopt(std::move(accepted.socket), accepted.peer));
+    auto start = prepare(options, std::move(signals), extra);
+    if (!start) {
+        migration::MessageStream stream{std::move(control)};
+        (void)stream.send(migration::HelloReply{migration::HelloStatus::busy, migration::kProtocolVersion,
+                                                start.error().text().substr(0, migration::kMaxTextBytes)});
+        return vmm::Failure{std::move(start).error()};
+    }
+    Reception reception{options, std::move(*start), accepted, extra};
+    reception.session_ = std::make_unique<migration::DestinationSession>(
+        accepted.hello, std::move(control),
+        migration::DestinationServices{reception.vm_, reception.start_.records, vmm::real_clock(), reception,
+                                       reception.start_.boot_id});
+    reception.session_thread_ = std::thread{[&reception] { reception.run_session(); }};
+    reception.channel_thread_ = std::thread{[&reception] { reception.listen_to_listener(); }};
+    return reception.start_.process->serve();
+}
+
+Reception::Reception(const ReceiveOptions& options, Start start, Accepted& accepted,
+                     migration::EventSink* extra)
+    : options_(options),
+      start_(std::move(start)),
+      hello_(accepted.hello),
+      peer_(accepted.peer),
+      channel_(std::move(accepted.channel)),
+      extra_(extra),
+      vm_(start_.kvm, options, {accepted.hello.purpose, accepted.serial_taken},
+          [this](const vmm::MachineConfig& config) { return make_machine(config); }) {
+    GuestProcess& process = *start_.process;
+    // Whether or not the guest has come, this decides it for ever. Not on the control thread: the session may
+    // hold what the answer needs, and wait for the control thread.
+    process.on_early_signal([this] {
+        stopped_ = true;
+        if (refuser_ == nullptr) {
+            refuser_ = std::make_unique<Worker>("refuse");
+        }
+        refuser_->post([this] { (void)session_->query(); });
+    });
+    process.before_release([this] { await_session(); });
+    process.after_release([this] { (void)channel_.send(message_of(ChannelMessage::Kind::released)); });
+}
+
+Reception::~Reception() {
+    refuser_.reset();
+    channel_.shut();
+    if (channel_thread_.joinable()) {
+        channel_thread_.join();
+    }
+    if (session_thread_.joinable()) {
+        session_thread_.join();
+    }
+}
+
+Result<std::unique_ptr<vmm::Machine>> Reception::make_machine(vmm::MachineConfig config) {
+    if (!options_.name.empty()) {
+        config.name = options_.name;
+    }
+    GuestProcess& process = *start_.process;
+    TRY(on_loop(process.loop(), [&] { return process.open_control(config.name, peer_); }));
+    log_line("receiving guest {} ({} MiB, {} vCPU) from {}, session {}", config.name, config.ram_bytes >> 20,
+             config.vcpus, peer_, migration::to_hex(hello_.session));
+    return process.make_machine(start_.kvm, std::move(config));
+}
+
+void Reception::on(const migration::Event& event) {
+    const auto* entered = std::get_if<migration::DestinationEntered>(&event.what);
+    if (entered != nullptr && entered->phase == migration::DestinationPhase::started) {
+        (void)channel_.send(message_of(ChannelMessage::Kind::owned));
+        start_.process->loop().post([this] { take_guest(); });
+    }
+    if (extra_ != nullptr) {
+        extra_->on(event);
+    }
+}
+
+void Reception::take_guest() {
+    const std::string name = vm_.guest().machine->config().name;
+    if (const auto owned = start_.process->own(std::move(vm_.guest())); !owned) {
+        log_line("guest {}: {}", name, owned.error().text());
+        return start_.process->quit(kFailureStatus);
+    }
+    log_line("guest {} runs here now, session {}", name, migration::to_hex(hello_.session));
+}
+
+void Reception::run_session() {
+    ::pthread_setname_np(::pthread_self(), "destination");
+    const bool owned = session_->run();
+    ChannelMessage message = message_of(ChannelMessage::Kind::over);
+    message.acknowledged = owned && session_->destination().acknowledged();
+    (void)channel_.send(message);
+    {
+        const std::lock_guard lock{mutex_};
+        over_ = true;
+    }
+    changed_.notify_all();
+    if (owned) {
+        return;
+    }
+    if (hello_.purpose == migration::Purpose::preflight) {
+        return start_.process->quit(0);
+    }
+    log_line("session {} from {} brought no guest: {}", migration::to_hex(hello_.session), peer_,
+             stopped_ ? "stopped by a signal" : session_->destination().failure());
+    start_.process->quit(kFailureStatus);
+}
+
+void Reception::listen_to_listener() {
+    ::pthread_setname_np(::pthread_self(), "channel");
+    for (;;) {
+        auto received = channel_.receive(true);
+        if (!received || !*received) {
+            return;
+        }
+        const ChannelMessage& message = (*received)->message;
+        if (message.kind == ChannelMessage::Kind::query) {
+            ChannelMessage answer = message_of(ChannelMessage::Kind::answer);
+            answer.number = message.number;
+            answer.outcome = session_->query();
+            (void)channel_.send(answer);
+        } else if (message.kind == ChannelMessage::Kind::join) {
+            if (auto transport = SocketTransport::adopt(std::move((*received)->descriptor), message.peer)) {
+                session_->join(message.hello, std::move(*transport));
+            }
+        }
+    }
+}
+
+// The source hears `Running` even from a guest that has ended already.
+void Reception::await_session() {
+    std::unique_lock lock{mutex_};
+    if (!changed_.wait_for(lock, kAcknowledgeLimit, [this] { return over_; })) {
+        lock.unlock();
+        (void)session_->query();
+    }
+}
+
+}  // namespace tools
