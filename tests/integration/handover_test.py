@@ -1,0 +1,231 @@
+#!/usr/bin/python3
+"""Source process, destination process and connection, each lost in each phase: afterwards exactly one guest runs, or,
+where the fault killed its owner, none; and the one that runs is whole. Faults happen at the phase gate."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from integration import harness  # noqa: E402
+from integration.harness import check  # noqa: E402
+from integration.proxy import Proxy  # noqa: E402
+from support import json_schema  # noqa: E402
+
+BEFORE_COMMIT = ("connect", "negotiate", "preflight", "prepare", "copy", "pause", "final")
+
+
+class Move(threading.Thread):
+    """`vmm migrate` while the test does something else."""
+
+    def __init__(self, host, address, *args):
+        super().__init__(daemon=True)
+        self.command = [str(host.bed.binary), "migrate", "guest", address, "--json", *args]
+        self.env = host.env
+        self.start()
+
+    def run(self):
+        self.done = subprocess.run(self.command, env=self.env, capture_output=True, text=True, check=False)
+
+    def result(self):
+        self.join(harness.DEADLINE)
+        check(not self.is_alive(), "migrate did not end")
+        return self.done.returncode
+
+
+class Scene:
+    """A guest on host a, a receiver on host b, and a link between them that can be cut."""
+
+    def __init__(self, options):
+        self.bed = harness.Bed(options, gated=True)
+        self.gate = self.bed.gate
+
+    def __enter__(self):
+        bed = self.bed.__enter__()
+        self.listener = bed.b.receive()
+        self.link = Proxy(self.listener.address)
+        self.guest = bed.a.run("dirty.elf", append="fill=8 ws=4 pps=5000", memory="32M")
+        self.guest.serial.expect("ready")
+        return self
+
+    def __exit__(self, *failure):
+        self.link.close()
+        return self.bed.__exit__(*failure)
+
+    def migrate(self, *args):
+        return Move(self.bed.a, self.link.address, "--verify", "full", *args)
+
+    @contextlib.contextmanager
+    def migration_held(self, role, phase, *args):
+        """A migration, held at a phase while the block runs."""
+        self.gate.hold_at(role, phase)
+        move = self.migrate(*args)
+        self.gate.wait_held(role, phase)
+        yield move
+        self.gate.release(role, phase)
+
+    def source_is_well(self):
+        self.guest.serial.check()
+        self.guest.serial.send("finish")
+        self.guest.serial.expect("PASS")
+        check(self.guest.wait() == harness.PASS_STATUS, self.guest.log())
+
+    def destination_is_well(self):
+        serial = harness.Serial(self.bed.b.serial_path("guest")).connect()
+        serial.check()
+        serial.send("finish")
+        serial.expect("PASS")
+
+    def destination_is_empty(self):
+        guests = self.bed.b.json("list")["guests"]
+        check(not guests, f"a guest is left on the destination: {guests}")
+
+    def receives_again(self):
+        """The receiver is ready for the next guest."""
+        move = Move(self.bed.a, self.listener.address)
+        check(move.result() == 0, move.done.stdout + move.done.stderr)
+        self.destination_is_well()
+
+
+def children(pid):
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in text]
+
+
+def cut_in_each_phase(options):
+    for phase in BEFORE_COMMIT:
+        with Scene(options) as scene:
+            with scene.migration_held("source", phase) as move:
+                if phase != "connect":
+                    scene.link.wait_connected()
+                scene.link.cut()
+            status = move.result()
+            if phase == "connect":  # nothing was open yet
+                check(status == 0, f"cut in {phase}: {move.done.stdout}")
+                scene.destination_is_well()
+            else:
+                check(status == 1, f"cut in {phase}: exit {status}: {move.done.stdout}")
+                scene.source_is_well()
+                scene.destination_is_empty()
+
+
+def cut_at_commit(options):
+    """Commit never arrives: Query is answered `refused`, the source resumes."""
+    with Scene(options) as scene:
+        with scene.migration_held("source", "commit") as move:
+            scene.link.cut()
+        check(move.result() == 1, move.done.stdout + move.done.stderr)
+        scene.source_is_well()
+        scene.destination_is_empty()
+
+
+def cut_before_running(options):
+    """The reply is lost: Query is answered `running`, the source lets go. Resuming here would make two."""
+    with Scene(options) as scene:
+        with scene.migration_held("destination", "started") as move:
+            scene.link.cut()
+        check(move.result() == 0, move.done.stdout + move.done.stderr)
+        check(scene.guest.wait() == 0, scene.guest.log())
+        scene.destination_is_well()
+
+
+def destination_killed_in_each_phase(options):
+    for phase in BEFORE_COMMIT[1:]:
+        with Scene(options) as scene:
+            with scene.migration_held("source", phase) as move:
+                for child in children(scene.listener.pid):
+                    os.kill(child, signal.SIGKILL)
+            status = move.result()
+            # In the earliest phase the listener may not have made the process yet.
+            check(status == 1 or phase == "negotiate", f"{phase}: exit {status}: {move.done.stdout}")
+            if status == 0:
+                scene.destination_is_well()
+                continue
+            scene.guest.serial.check()
+            scene.destination_is_empty()
+            scene.receives_again()
+
+
+def destination_killed_before_started(options):
+    """Killed with Commit on its way: the listener answers `refused` from the record, the source resumes."""
+    with Scene(options) as scene:
+        with scene.migration_held("source", "commit") as move:
+            for child in children(scene.listener.pid):
+                os.kill(child, signal.SIGKILL)
+        check(move.result() == 1, move.done.stdout + move.done.stderr)
+        scene.source_is_well()
+
+
+def destination_killed_after_started(options):
+    """The guest died with its owner: the source stays paused and whole until a person decides."""
+    for resolution in ("--resume", "--discard"):
+        with Scene(options) as scene:
+            scene.gate.hold_at("destination", "started")
+            move = scene.migrate()
+            os.kill(scene.gate.wait_held("destination", "started"), signal.SIGKILL)
+            check(move.result() == 4, f"exit {move.done.returncode}: {move.done.stdout}")
+            status = scene.bed.a.status()
+            json_schema.validate("status", status)
+            check(status["state"] == "outcome_unknown", f"status {status}")
+            for command in ("pause", "resume", "stop"):
+                refused = scene.bed.a.call(command, "guest", status=None)
+                check(refused.returncode != 0 and "resolve" in refused.stderr, f"{command}: {refused}")
+            scene.bed.a.call("resolve", "guest", resolution)
+            if resolution == "--resume":
+                scene.source_is_well()
+            else:
+                check(scene.guest.wait() == 0, scene.guest.log())
+
+
+def source_killed_in_each_phase(options):
+    """Before Commit the guest dies with its owner, and the copy is destroyed."""
+    for phase in (*BEFORE_COMMIT[1:], "commit"):
+        with Scene(options) as scene:
+            scene.gate.hold_at("source", phase)
+            move = scene.migrate()
+            scene.gate.wait_held("source", phase)
+            scene.guest.kill()
+            # The client lost the process that knew: it cannot say more than `unknown`.
+            check(move.result() == 4, f"{phase}: exit {move.done.returncode}")
+            with scene.gate.changed:
+                ended = scene.gate.changed.wait_for(
+                    lambda: phase in ("connect", "negotiate") or ("destination", "refused") in scene.gate.seen,
+                    harness.DEADLINE)
+            check(ended, f"{phase}: the destination kept its copy: {scene.gate.seen}")
+            scene.destination_is_empty()
+
+
+def source_killed_after_commit(options):
+    with Scene(options) as scene:
+        scene.gate.hold_at("source", "done")
+        scene.migrate()
+        scene.gate.wait_held("source", "done")
+        scene.guest.kill()
+        scene.destination_is_well()
+
+
+def listener_restarted(options):
+    """A later listener on the same records answers for the session of a dead one."""
+    with Scene(options) as scene:
+        with scene.migration_held("source", "commit") as move:
+            for child in children(scene.listener.pid):
+                os.kill(child, signal.SIGKILL)
+            scene.listener.kill()
+            port = scene.listener.address.rsplit(":", 1)[1]
+            second = scene.bed.b.vmm("receive", "--listen", f"tcp:127.0.0.1:{port}", "--serial", "null")
+            second.wait_line(r"tcp:127\.0\.0\.1:\d+")
+        check(move.result() == 1, move.done.stdout + move.done.stderr)
+        scene.source_is_well()
+
+
+TESTS = {f.__name__: f for f in (
+    cut_in_each_phase, cut_at_commit, cut_before_running, destination_killed_in_each_phase,
+    destination_killed_before_started, destination_killed_after_started, source_killed_in_each_phase,
+    source_killed_after_commit, listener_restarted)}
+
+if __name__ == "__main__":
+    harness.main(TESTS)

@@ -1,0 +1,404 @@
+"""Drives real `vmm` processes: two hosts on one machine are two runtime directories.
+
+Nothing here waits for time to pass: it waits for a line on a serial port, a line on a log, an event of a gate or the
+end of a process, each with a deadline that only a failure reaches.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import random
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+SKIP = 77
+KVM_GET_API_VERSION = 0xAE00
+DEADLINE = float(os.environ.get("GODWIT_DEADLINE", "60"))  # seconds
+PASS_STATUS = (16 << 1) | 1
+FAIL_STATUS = (17 << 1) | 1
+
+
+class Failure(Exception):
+    pass
+
+
+def check(condition, text):
+    if not condition:
+        raise Failure(text)
+
+
+def kvm_reason():
+    """Why /dev/kvm cannot be used here; empty if it can."""
+    try:
+        with open("/dev/kvm", "rb+", buffering=0) as kvm:
+            version = fcntl.ioctl(kvm, KVM_GET_API_VERSION)
+    except OSError as error:
+        return f"/dev/kvm: {error.strerror}"
+    return "" if version == 12 else f"/dev/kvm has API version {version}, not 12"
+
+
+class Serial:
+    """The serial port of a guest, on a Unix socket."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.socket = None
+        self.buffer = b""
+        self.log = b""
+
+    def connect(self):
+        deadline = time.monotonic() + DEADLINE
+        while self.socket is None:
+            candidate = socket.socket(socket.AF_UNIX)
+            try:
+                candidate.connect(self.path)
+                self.socket = candidate
+            except OSError as error:
+                candidate.close()
+                check(time.monotonic() < deadline, f"{self.path}: {error}")
+                select.select([], [], [], 0.005)
+        return self
+
+    def close(self):
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+    def send(self, line):
+        self.socket.sendall(line.encode() + b"\n")
+
+    def line(self, timeout=None):
+        """The next whole line; None at the end of the connection."""
+        deadline = time.monotonic() + (timeout or DEADLINE)
+        while b"\n" not in self.buffer:
+            left = deadline - time.monotonic()
+            check(left > 0, f"{self.path}: no line in time; so far {self.log[-400:]!r}")
+            if not select.select([self.socket], [], [], left)[0]:
+                continue
+            try:
+                data = self.socket.recv(65536)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return None
+            self.buffer += data
+            self.log += data
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return line.decode(errors="replace").rstrip("\r")
+
+    def expect(self, verb):
+        """The next line `<guest> <verb> k=v ..`, as a dictionary. A FAIL line is a failure."""
+        while True:
+            line = self.line()
+            check(line is not None, f"{self.path}: ended before `{verb}`; {self.log[-400:]!r}")
+            words = line.split()
+            if len(words) < 2:
+                continue
+            if words[1] == "FAIL" and verb != "FAIL":
+                raise Failure(f"the guest says: {line}")
+            if words[1] == verb:
+                return dict(word.split("=", 1) for word in words[2:] if "=" in word)
+
+    def check(self):
+        """The guest's own self-check."""
+        verdict = self.ask("check")
+        check(verdict["ok"] == "1", f"the guest found {verdict}")
+
+    def ask(self, command, verb=None):
+        self.send(command)
+        return self.expect(verb or command.split()[0])
+
+
+class Control:
+    """A control socket spoken to directly: requests are served in order, so an answer proves that those before it
+    were taken."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(DEADLINE)
+        self.socket.connect(str(path))
+        self.stream = self.socket.makefile("r")
+
+    def send(self, **request):
+        self.socket.sendall(json.dumps(request).encode() + b"\n")
+
+    def answer(self, request_id):
+        while True:
+            line = self.stream.readline()
+            check(line, "the control socket was closed")
+            reply = json.loads(line)
+            if reply.get("id") == request_id:
+                return reply
+
+    def taken(self):
+        """Returns once every request so far has been taken; the guest's status."""
+        self.send(command="status", id="taken")
+        return self.answer("taken")["status"]
+
+
+class Process:
+    """A vmm process with its log."""
+
+    def __init__(self, args, env):
+        self.args = [str(a) for a in args]
+        self.popen = subprocess.Popen(self.args, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                      stderr=subprocess.STDOUT, start_new_session=True)
+        self.lines = []
+        self.changed = threading.Condition()
+        self.ended = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for raw in self.popen.stdout:
+            with self.changed:
+                self.lines.append(raw.decode(errors="replace").rstrip("\n"))
+                self.changed.notify_all()
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    def log(self):
+        with self.changed:
+            return "\n".join(self.lines)
+
+    def wait_line(self, pattern):
+        """The match of the first line of the log that the pattern is found in."""
+        seen = 0
+        deadline = time.monotonic() + DEADLINE
+        with self.changed:
+            while True:
+                for line in self.lines[seen:]:
+                    match = re.search(pattern, line)
+                    if match:
+                        return match
+                seen = len(self.lines)
+                left = deadline - time.monotonic()
+                check(not self.ended and left > 0, f"no line like {pattern!r} from {self.args[:3]}: {self.lines}")
+                self.changed.wait(left)
+
+    def wait(self):
+        """The exit status, once the process has ended and its log was read to the end."""
+        try:
+            status = self.popen.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"{self.args[:3]} did not end: {self.log()}") from None
+        with self.changed:
+            check(self.changed.wait_for(lambda: self.ended, DEADLINE), f"the log of {self.args[:3]} did not end")
+        return status
+
+    def kill(self):
+        try:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.popen.wait()
+
+
+class Gate:
+    """Holds gated_vmm processes at named phases (tests/support/gated_vmm.cpp)."""
+
+    def __init__(self, directory):
+        self.path = str(Path(directory) / "gate.sock")
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(self.path)
+        self.server.listen(32)
+        self.hold = set()
+        self.held = {}
+        self.seen = []
+        self.changed = threading.Condition()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self.server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        stream = connection.makefile("r")
+        while line := self._next(stream):
+            role, phase, pid = line.split()
+            with self.changed:
+                self.seen.append((role, phase))
+                if (role, phase) in self.hold:
+                    connection.sendall(b"hold\n")
+                    self.held[(role, phase)] = (connection, int(pid))
+                else:
+                    try:
+                        connection.sendall(b"go\n")
+                    except OSError:
+                        pass
+                self.changed.notify_all()
+
+    @staticmethod
+    def _next(stream):
+        try:
+            return stream.readline()
+        except OSError:
+            return ""  # the process was killed
+
+    def hold_at(self, role, phase):
+        with self.changed:
+            self.hold.add((role, phase))
+
+    def wait_held(self, role, phase):
+        """The pid of the process that is held there."""
+        with self.changed:
+            reached = self.changed.wait_for(lambda: (role, phase) in self.held, DEADLINE)
+            check(reached, f"{role} never reached {phase}; seen {self.seen}")
+            return self.held[(role, phase)][1]
+
+    def release(self, role, phase):
+        with self.changed:
+            self.hold.discard((role, phase))
+            connection, _ = self.held.pop((role, phase))
+        try:
+            connection.sendall(b"go\n")
+        except OSError:
+            pass  # it was killed meanwhile
+
+    def close(self):
+        self.server.close()
+
+
+class Host:
+    """A runtime directory: names, control sockets and records of one host."""
+
+    def __init__(self, bed, name):
+        self.bed = bed
+        self.name = name
+        self.directory = bed.directory / name
+        self.directory.mkdir()
+        self.env = dict(os.environ, XDG_RUNTIME_DIR=str(self.directory))
+        if bed.gate:
+            self.env["GODWIT_GATE"] = bed.gate.path
+
+    def vmm(self, *args, binary=None):
+        process = Process([binary or self.bed.binary, *args], self.env)
+        self.bed.processes.append(process)
+        return process
+
+    def call(self, *args, status=0):
+        """A short command: (exit status, standard output)."""
+        done = subprocess.run([str(self.bed.binary), *[str(a) for a in args]], env=self.env, capture_output=True,
+                              timeout=DEADLINE, check=False, text=True)
+        check(status is None or done.returncode == status,
+              f"vmm {' '.join(map(str, args))}: exit {done.returncode}: {done.stdout}{done.stderr}")
+        return done
+
+    def json(self, *args, status=0):
+        done = self.call(*args, "--json", status=status)
+        try:
+            return json.loads(done.stdout)
+        except ValueError:
+            raise Failure(f"vmm {args}: not JSON: {done.stdout!r} {done.stderr!r}") from None
+
+    def serial_path(self, name):
+        return self.directory / f"{name}.serial"
+
+    def run(self, image, name="guest", memory="64M", append="", cpus=1):
+        process = self.vmm("run", "--name", name, "--memory", memory, "--cpus", cpus, "--append", append, "--serial",
+                           f"unix:{self.serial_path(name)}", self.bed.guests / image)
+        process.serial = Serial(self.serial_path(name)).connect()
+        return process
+
+    def receive(self, *args, name="guest"):
+        process = self.vmm("receive", "--listen", "tcp:127.0.0.1:0", "--serial", f"unix:{self.serial_path(name)}",
+                           *args)
+        process.address = process.wait_line(r"(tcp:127\.0\.0\.1:\d+)").group(1)
+        return process
+
+    def migrate(self, address, *args, name="guest", status=0):
+        return self.json("migrate", name, address, *args, status=status)
+
+    def control(self, name="guest"):
+        return Control(self.directory / "vmm" / f"{name}.sock")
+
+    def status(self, name="guest"):
+        return self.json("status", name)
+
+
+class Bed:
+    """Everything a test made, and its end."""
+
+    def __init__(self, options, gated=False):
+        self.build = Path(options.build).resolve()
+        self.binary = self.build / "bin" / ("gated_vmm" if gated else "vmm")
+        self.guests = self.build / "guests"
+        self.directory = Path(tempfile.mkdtemp(prefix="godwit-"))
+        self.processes = []
+        self.gate = Gate(self.directory) if gated else None
+        self.options = options
+        self.random = random.Random(options.seed)
+        self.a = Host(self, "a")
+        self.b = Host(self, "b")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind is not None:
+            for process in self.processes:
+                print(f"--- {' '.join(process.args)}\n{process.log()}", file=sys.stderr)
+        for process in self.processes:
+            process.kill()
+        self._kill_the_rest()
+        if self.gate:
+            self.gate.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return False
+
+
+    def _kill_the_rest(self):
+        """Processes of guests leave their listener's group: they are known by their runtime directory."""
+        mark = f"XDG_RUNTIME_DIR={self.directory}/".encode()
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and mark in (entry / "environ").read_bytes():
+                    os.kill(int(entry.name), signal.SIGKILL)
+            except OSError:
+                pass  # it ended meanwhile
+
+
+def main(tests):
+    """Runs the tests named on the command line, or all; tests is a dictionary of functions of (options)."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", required=True)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--moves", type=int, default=0, help="moves a guest makes; 0: the test's own number")
+    parser.add_argument("names", nargs="*")
+    options = parser.parse_args()
+    reason = kvm_reason()
+    if reason:
+        print(f"skipped: {reason}")
+        sys.exit(SKIP)
+    unknown = set(options.names) - set(tests)
+    if unknown:
+        sys.exit(f"no such test: {', '.join(sorted(unknown))}")
+    print(f"seed {options.seed} (--seed {options.seed} repeats this)", flush=True)
+    failed = []
+    for name in options.names or tests:
+        start = time.monotonic()
+        try:
+            tests[name](options)
+            print(f"passed {name} in {time.monotonic() - start:.1f} s", flush=True)
+        except (Failure, subprocess.TimeoutExpired) as failure:
+            print(f"FAILED {name}: {failure}", flush=True)
+            failed.append(name)
+    sys.exit(1 if failed else 0)
