@@ -133,7 +133,7 @@ Result<void> Copier::verify_range(vmm::PageRange range, vmm::Bitmap& populated,
         Digest now;
         if (populated.test(page)) {
             const std::span<std::byte> bytes = *memory_.pages({page, 1});
-            now = is_zero(bytes) ? Digest{} : table_.hasher().hash(bytes);
+            now = table_.hasher().entry_for(bytes);
         }
         if (!(now == table_.entry(page))) {
             missed.push_back(page);

@@ -186,14 +186,14 @@ Step Destination::handle(Receiving& state, const Finish& finish) {
     const vmm::TimePoint start = services_.clock.now();
     const Digest ours = state.verify_full ? rehash() : digest_of_streams();
     if (!(ours == finish.digest)) {
-        return mismatch(state, ours);
+        return mismatch(ours);
     }
     enter(DestinationPhase::verified,
           Verified{std::move(state.manifest), std::move(state.record), ours, services_.clock.now() - start});
     return {};
 }
 
-Step Destination::mismatch(Receiving&, const Digest& ours) {
+Step Destination::mismatch(const Digest& ours) {
     Step step;
     DigestMismatch head;
     head.digest = ours;

@@ -105,7 +105,7 @@ class Destination {
     Step handle(Loaded& state, const Commit& commit);
 
     Step prepare_machine(Configured& state);
-    Step mismatch(Receiving& state, const Digest& ours);
+    Step mismatch(const Digest& ours);
     Digest rehash();
     Digest digest_of_streams() const;
 

@@ -54,7 +54,7 @@ Result<void> PageReceiver::place(const Pages& pages, std::size_t payload_bytes, 
         const std::span<std::byte> bytes = *memory_.pages({extent.first, extent.count});
         for (std::uint64_t i = 0; i < extent.count; ++i) {
             const std::span<std::byte> page = bytes.subspan(i * kPageSize, kPageSize);
-            table_.set(extent.first + i, is_zero(page) ? Digest{} : table_.hasher().hash(page), part_);
+            table_.set(extent.first + i, table_.hasher().entry_for(page), part_);
         }
     }
     return {};

@@ -75,7 +75,7 @@ void PageSender::look_at(std::uint64_t page, bool populated, GuestState guest, B
         std::memcpy(copy.data(), bytes.data(), kPageSize);
         bytes = copy;
     }
-    const Digest hash = is_zero(bytes) ? Digest{} : table_.hasher().hash(bytes);
+    const Digest hash = table_.hasher().entry_for(bytes);
     if (hash == known) {
         ++counts_.unchanged_pages;
         owed.clear(page);

@@ -19,6 +19,10 @@ Digest PageHasher::hash(std::span<const std::byte> page) const {
     return {h.low64, h.high64};
 }
 
+Digest PageHasher::entry_for(std::span<const std::byte> page) const {
+    return is_zero(page) ? Digest{} : hash(page);
+}
+
 Digest PageHasher::contribution(std::uint64_t page, const Digest& hash) const {
     const std::array<std::uint64_t, 3> input{page, hash.low, hash.high};
     const XXH128_hash_t h = XXH3_128bits_withSecret(input.data(), sizeof input, key_.data(), key_.size());

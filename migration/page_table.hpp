@@ -30,6 +30,8 @@ class PageHasher {
 
     // Never {0, 0}: that entry means a zero page. `page` is 4096 bytes.
     Digest hash(std::span<const std::byte> page) const;
+    // What the table holds for a page: {0, 0} when it is zero, else its hash.
+    Digest entry_for(std::span<const std::byte> page) const;
     // What an entry contributes to the digest.
     Digest contribution(std::uint64_t page, const Digest& hash) const;
 

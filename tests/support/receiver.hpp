@@ -108,7 +108,6 @@ struct Bed {
     explicit Bed(std::uint64_t pages = 16) : source(pages), receiver(events) {}
 
     migration::Outcome migrate(migration::SourceOptions options = {});
-    migration::Report report() { return migration_report; }
 
     EventLog events;
     ScriptedSource source;

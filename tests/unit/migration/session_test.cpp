@@ -285,7 +285,6 @@ TEST_CASE("a stalled destination never keeps the guest paused beyond --max-pause
             gate.hold();
         }
     };
-    bed.events.on_source = [&](SourcePhase) {};
     SourceOptions options;
     options.limits.max_pause = 50ms;
     bed.engine = std::make_unique<Source>(
