@@ -84,6 +84,12 @@ class Scene:
         guests = self.bed.b.json("list")["guests"]
         check(not guests, f"a guest is left on the destination: {guests}")
 
+    def kill_reception(self):
+        """Kills the process that takes the guest in, if there is one yet; returns once the listener knows."""
+        for child in children(self.listener.pid):
+            os.kill(child, signal.SIGKILL)
+            self.listener.wait_line("killed by signal 9")
+
     def receives_again(self):
         """The receiver is ready for the next guest."""
         move = Move(self.bed.a, self.listener.address)
@@ -137,8 +143,7 @@ def destination_killed_in_each_phase(options):
     for phase in BEFORE_COMMIT[1:]:
         with Scene(options) as scene:
             with scene.migration_held("source", phase) as move:
-                for child in children(scene.listener.pid):
-                    os.kill(child, signal.SIGKILL)
+                scene.kill_reception()
             status = move.result()
             # In the earliest phase the listener may not have made the process yet.
             check(status == 1 or phase == "negotiate", f"{phase}: exit {status}: {move.done.stdout}")
@@ -154,8 +159,7 @@ def destination_killed_before_started(options):
     """Killed with Commit on its way: the listener answers `refused` from the record, the source resumes."""
     with Scene(options) as scene:
         with scene.migration_held("source", "commit") as move:
-            for child in children(scene.listener.pid):
-                os.kill(child, signal.SIGKILL)
+            scene.kill_reception()
         check(move.result() == 1, move.done.stdout + move.done.stderr)
         scene.source_is_well()
 
@@ -212,8 +216,7 @@ def listener_restarted(options):
     """A later listener on the same records answers for the session of a dead one."""
     with Scene(options) as scene:
         with scene.migration_held("source", "commit") as move:
-            for child in children(scene.listener.pid):
-                os.kill(child, signal.SIGKILL)
+            scene.kill_reception()
             scene.listener.kill()
             port = scene.listener.address.rsplit(":", 1)[1]
             second = scene.bed.b.vmm("receive", "--listen", f"tcp:127.0.0.1:{port}", "--serial", "null")

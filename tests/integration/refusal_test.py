@@ -84,6 +84,23 @@ def receiver_is_busy(options):
         check(first.result() == 0, first.done.stdout + first.done.stderr)
 
 
+def room_for_the_next(options):
+    """Who comes while the process of a failed attempt is on its way out waits until it has gone."""
+    with Scene(options) as scene:
+        scene.gate.hold_at("destination", "refused")
+        with scene.migration_held("source", "copy") as first:
+            control = scene.bed.a.control()
+            control.send(command="cancel", id=1)
+            control.taken()
+        check(first.result() == 3, first.done.stdout + first.done.stderr)
+        scene.gate.wait_held("destination", "refused")
+        with scene.migration_held("source", "negotiate") as second:
+            pass
+        scene.gate.release("destination", "refused")
+        check(second.result() == 0, second.done.stdout + second.done.stderr)
+        scene.destination_is_well()
+
+
 def paused_guest_arrives_paused(options):
     with harness.Bed(options) as bed:
         listener = bed.b.receive()

@@ -78,7 +78,12 @@ void Listener::wait() {
         wake_at(accept_after_);
     }
     for (const auto& connection : connections_) {
-        entries.push_back({connection->socket.get(), POLLIN, 0});
+        // From one that waits for us nothing is due: what it sends, or its end, must not wake us again and
+        // again.
+        if (connection->state == Connection::State::hello ||
+            connection->state == Connection::State::answered) {
+            entries.push_back({connection->socket.get(), POLLIN, 0});
+        }
         wake_at(connection->deadline);
     }
     for (const auto& session : sessions_) {
@@ -127,8 +132,11 @@ void Listener::accept_connections() {
             return;
         }
         if (connections_.size() >= kMaxPending) {
-            // Who means it says Hello at once: the oldest is the least likely to.
-            connections_.erase(connections_.begin());
+            // Who means it says Hello at once: the oldest that did not is the least likely to.
+            const auto silent = std::find_if(
+                connections_.begin(), connections_.end(),
+                [](const auto& connection) { return connection->state == Connection::State::hello; });
+            connections_.erase(silent == connections_.end() ? connections_.begin() : silent);
         }
         auto connection = std::make_unique<Connection>();
         connection->socket = std::move(socket);
@@ -150,6 +158,9 @@ void Listener::serve_connections() {
 }
 
 void Listener::serve(Connection& connection) {
+    if (connection.state == Connection::State::waiting) {
+        return seat(connection);
+    }
     if (connection.state == Connection::State::asking) {
         if (now() >= connection.deadline) {
             expire(connection);
@@ -195,8 +206,9 @@ void Listener::on_hello(Connection& connection) {
     switch (connection.hello.purpose) {
         case migration::Purpose::control:
         case migration::Purpose::preflight:
-            start_session(connection);
-            return;
+            connection.state = Connection::State::waiting;
+            connection.deadline = now() + kRoomLimit;
+            return seat(connection);
         case migration::Purpose::data:
             join_session(connection);
             return;

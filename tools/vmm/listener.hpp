@@ -31,6 +31,9 @@ class Listener {
     static constexpr std::size_t kMaxPending = 16;
     static constexpr std::size_t kMaxPreflights = 4;
     static constexpr vmm::Duration kHelloLimit = std::chrono::seconds{5};
+    // A session that has ended holds its name and its memory until its process is gone, and one that was
+    // killed is known by nothing else: room for the next may be a moment away.
+    static constexpr vmm::Duration kRoomLimit = std::chrono::seconds{2};
 
     // The options must outlive it.
     static vmm::Result<std::unique_ptr<Listener>> create(const ReceiveOptions& options, EndSignals& signals);
@@ -45,7 +48,7 @@ class Listener {
   private:
     // A connection that does not belong to a session's process: before its Hello, or asking with Query.
     struct Connection {
-        enum class State { hello, asking, answered, done };
+        enum class State { hello, waiting, asking, answered, done };
         vmm::UniqueFd socket;
         std::string peer;
         vmm::TimePoint deadline;
@@ -94,6 +97,8 @@ class Listener {
 
     void serve(Connection& connection);
     void on_hello(Connection& connection);
+    // Starts its session, or refuses it; while room may still be made it waits, until its deadline.
+    void seat(Connection& connection);
     void start_session(Connection& connection);
     void join_session(Connection& connection);
     void ask_session(Connection& connection);
@@ -101,7 +106,11 @@ class Listener {
 
     bool receive(Session& session);
     void reap(const Session& session, int wait_status);
-    std::string refusal(migration::Purpose purpose) const;
+    struct Refusal {
+        std::string why;
+        bool for_good = false;  // waiting does not help
+    };
+    std::optional<Refusal> refusal(migration::Purpose purpose) const;
     Session* find(const migration::Hello& hello);
     migration::QueryOutcome answer_from_records(const migration::Hello& hello) const;
     void answer(Connection& connection, migration::QueryOutcome outcome);

@@ -56,35 +56,50 @@ Listener::Session* Listener::find(const migration::Hello& hello) {
     return found == sessions_.end() ? nullptr : found->get();
 }
 
-std::string Listener::refusal(Purpose purpose) const {
-    const auto count = [&](Purpose which) {
-        return static_cast<std::size_t>(
-            std::count_if(sessions_.begin(), sessions_.end(), [&](const auto& session) {
-                return session->hello.purpose == which && !session->owned && !session->over;
-            }));
+std::optional<Listener::Refusal> Listener::refusal(Purpose purpose) const {
+    const auto count = [&](auto&& which) {
+        return static_cast<std::size_t>(std::count_if(sessions_.begin(), sessions_.end(), which));
     };
     if (purpose == Purpose::preflight) {
-        return count(Purpose::preflight) < kMaxPreflights
-                   ? ""
-                   : "too many others ask for a preflight now; ask again";
+        const std::size_t others =
+            count([](const auto& session) { return !is_incoming(session) && !session->over; });
+        return others < kMaxPreflights
+                   ? std::nullopt
+                   : std::optional{Refusal{"too many others ask for a preflight now; ask again"}};
     }
     if (stopping_) {
-        return "it is ending";
+        return Refusal{"it is ending", true};
     }
     if (received_) {
-        return "it was started with --once and has received its guest";
+        return Refusal{"it was started with --once and has received its guest", true};
     }
-    if (count(Purpose::control) >= options_.max_incoming) {
-        return fmt::format("it is receiving {} already; wait, or raise --max-incoming of `vmm receive`",
-                           options_.max_incoming == 1 ? "a guest" : "as many guests as it may");
+    const auto arriving = [](const auto& session) {
+        return is_incoming(session) && !session->owned && !session->over;
+    };
+    if (count(arriving) >= options_.max_incoming) {
+        return Refusal{
+            fmt::format("it is receiving {} already; wait, or raise --max-incoming of `vmm receive`",
+                        options_.max_incoming == 1 ? "a guest" : "as many guests as it may")};
     }
-    return "";
+    return std::nullopt;
+}
+
+void Listener::seat(Connection& connection) {
+    const bool expired = now() >= connection.deadline;
+    const auto leaving = [](const auto& session) {
+        return is_incoming(session) && session->over && !session->owned;
+    };
+    const auto refused = refusal(connection.hello.purpose);
+    if (refused) {
+        if (refused->for_good || expired) {
+            reply(connection, HelloStatus::busy, refused->why);
+        }
+    } else if (expired || std::none_of(sessions_.begin(), sessions_.end(), leaving)) {
+        start_session(connection);
+    }
 }
 
 void Listener::start_session(Connection& connection) {
-    if (std::string why = refusal(connection.hello.purpose); !why.empty()) {
-        return reply(connection, HelloStatus::busy, std::move(why));
-    }
     const bool known = std::any_of(sessions_.begin(), sessions_.end(), [&](const auto& session) {
         return session->hello.session == connection.hello.session;
     });
