@@ -37,6 +37,14 @@ def check(condition, text):
         raise Failure(text)
 
 
+def wait_for(condition):
+    """For what shows only when one looks: in /proc, or a socket that is not there yet."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        check(time.monotonic() < deadline, "what a test waited for did not happen")
+        select.select([], [], [], 0.005)
+
+
 def kvm_reason():
     """Why /dev/kvm cannot be used here; empty if it can."""
     try:
@@ -199,6 +207,17 @@ class Process:
         with self.changed:
             check(self.changed.wait_for(lambda: self.ended, DEADLINE), f"the log of {self.args[:3]} did not end")
         return status
+
+    def interrupt(self):
+        """Ctrl-C for a process that waits for signals."""
+
+        def mask(which):
+            text = Path(f"/proc/{self.pid}/status").read_text()
+            return int(text.split(f"{which}:")[1].split()[0], 16) >> (signal.SIGINT - 1) & 1
+
+        # Blocked, and the one before it taken: a signal that is pending already would not count.
+        wait_for(lambda: mask("SigBlk") and not mask("ShdPnd"))
+        os.kill(self.pid, signal.SIGINT)
 
     def kill(self):
         try:

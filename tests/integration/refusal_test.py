@@ -2,6 +2,7 @@
 """What is refused, what queues, and what goes on: reasons, second migrations, and commands in the middle of one."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -209,6 +210,18 @@ def client_vanishes(options):
         scene.gate.release("source", "copy")
         check(scene.guest.wait() == 0, scene.guest.log())
         scene.destination_is_well()
+
+
+def second_interrupt_leaves(options):
+    """A client can leave a guest's process that does not answer."""
+    with Scene(options) as scene:
+        os.kill(scene.guest.pid, signal.SIGSTOP)
+        client = scene.bed.a.vmm("migrate", "guest", scene.link.address, "--json")
+        client.interrupt()
+        client.interrupt()
+        check(client.wait() == 4, client.log())
+        report = harness.json.loads(client.log())
+        check(report["reasons"][0]["code"] == "no_answer", f"{report}")
 
 
 def nobody_answers(options):

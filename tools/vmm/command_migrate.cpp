@@ -60,8 +60,9 @@ MigrateRequest request_of(const MigrateOptions& options) {
 }
 
 // Takes events until the reply; a signal asks for a cancellation, whose own reply is of no interest: the
-// report says whether it came in time.
+// report says whether it came in time. A second signal ends the waiting: the process may never answer.
 Result<json> follow(ControlClient& guest, const EndSignals& signals, ProgressLine& progress) {
+    bool asked_to_cancel = false;
     for (;;) {
         while (const auto object = TRY(guest.next())) {
             if (object->contains("event")) {
@@ -78,6 +79,9 @@ Result<json> follow(ControlClient& guest, const EndSignals& signals, ProgressLin
             return vmm::fail_errno(Code::io, "poll");
         }
         while (signals.take()) {
+            if (std::exchange(asked_to_cancel, true)) {
+                return vmm::fail(Code::cancelled, "this client left before the guest's process answered");
+            }
             TRY(guest.send({{"id", "cancel"}, {"command", "cancel"}}));
         }
         if (entries[0].revents != 0) {
@@ -117,10 +121,11 @@ void print_report(const json& report, const std::string& name, const migration::
 // The report of a migration that never began, or of which nothing more is heard.
 json report_of(const vmm::Error& error, bool asked, const std::string& name) {
     migration::Report report;
-    if (asked && error.code() == Code::closed) {
+    // Only the guest's own word says that it did not begin.
+    if (asked && error.code() != Code::refused) {
         report.outcome = migration::Outcome::unknown;
-        report.reasons = {
-            {"source_gone", error.text(), name, "look where the guest runs: `vmm list` here and there"}};
+        report.reasons = {{error.code() == Code::closed ? "source_gone" : "no_answer", error.text(), name,
+                           "look where the guest runs: `vmm list` here and there"}};
     } else {
         report.outcome = migration::Outcome::failed;
         report.reasons = {{"not_started", error.text(), name, fmt::format("see `vmm status {}`", name)}};
@@ -168,7 +173,8 @@ void add_migrate(Commands& commands) {
         "here), 2 for\n"
         "wrong usage, 4 when the outcome is unknown (the guest stays paused here; see `vmm resolve "
         "--help`).\n"
-        "Ctrl-C cancels. When this client vanishes the migration goes on, and `vmm status` shows it.");
+        "Ctrl-C cancels; a second one leaves without waiting. When this client vanishes the migration goes "
+        "on, and `vmm status` shows it.");
     auto options = std::make_shared<MigrateOptions>();
     MigrateRequest& request = options->request;
     add_name(app, options->client);

@@ -45,9 +45,14 @@ std::vector<std::uint32_t> unlisted_msrs() {
     return indices;
 }
 
-// MSRs of Hyper-V: KVM lists them, but our guests are not offered Hyper-V. One of them is a running clock.
-bool is_hyperv(std::uint32_t index) {
-    return index >= 0x4000'0000 && index < 0x4000'1000;
+// MSRs of what no guest of ours is offered. Hyper-V's: one of them is a running clock. Capabilities of VMX
+// and of the performance counters (Intel SDM volume 4, table 2-2): KVM reports its host's there even to a
+// guest without the feature, and another host would refuse them.
+bool is_withheld(std::uint32_t index) {
+    constexpr std::uint32_t kPerfCapabilities = 0x345;
+    const bool hyperv = index >= 0x4000'0000 && index < 0x4000'1000;
+    const bool vmx = index >= 0x480 && index <= 0x493;
+    return hyperv || vmx || index == kPerfCapabilities;
 }
 
 }  // namespace
@@ -55,7 +60,7 @@ bool is_hyperv(std::uint32_t index) {
 Result<std::vector<std::uint32_t>> readable_msrs(const KvmFd& vcpu, std::span<const std::uint32_t> listed) {
     std::vector<std::uint32_t> candidates = unlisted_msrs();
     candidates.insert(candidates.end(), listed.begin(), listed.end());
-    std::erase_if(candidates, is_hyperv);
+    std::erase_if(candidates, is_withheld);
     std::sort(candidates.begin(), candidates.end());
     candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());
 

@@ -26,8 +26,8 @@ struct MsrValue {
 };
 
 // Those of `listed` (the host's index list) plus the MTRRs and the MCE banks, which that list omits, that can
-// be read on this vCPU, without Hyper-V's; sorted, without duplicates. Depends on the vCPU's CPUID. One ioctl
-// for each that cannot be read.
+// be read on this vCPU, without those of features that no guest is offered (Hyper-V, VMX, performance
+// counters); sorted, without duplicates. Depends on the vCPU's CPUID. One ioctl for each that cannot be read.
 Result<std::vector<std::uint32_t>> readable_msrs(const KvmFd& vcpu, std::span<const std::uint32_t> listed);
 
 // All of them; an error names the MSR that could not be read.
