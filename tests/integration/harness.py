@@ -157,9 +157,9 @@ class Control:
 class Process:
     """A vmm process with its log."""
 
-    def __init__(self, args, env):
+    def __init__(self, args, env, cwd):
         self.args = [str(a) for a in args]
-        self.popen = subprocess.Popen(self.args, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        self.popen = subprocess.Popen(self.args, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                       stderr=subprocess.STDOUT, start_new_session=True)
         self.lines = []
         self.changed = threading.Condition()
@@ -297,7 +297,8 @@ class Gate:
 
 
 class Host:
-    """A runtime directory: names, control sockets and records of one host."""
+    """A runtime directory: names, control sockets and records of one host. Processes run in it, so that whatever they
+    make by a relative path is in it too."""
 
     def __init__(self, bed, name):
         self.bed = bed
@@ -309,7 +310,7 @@ class Host:
             self.env["GODWIT_GATE"] = bed.gate.path
 
     def vmm(self, *args, binary=None):
-        process = Process([binary or self.bed.binary, *args], self.env)
+        process = Process([binary or self.bed.binary, *args], self.env, self.directory)
         self.bed.processes.append(process)
         return process
 
@@ -383,6 +384,12 @@ class Bed:
         shutil.rmtree(self.directory, ignore_errors=True)
         return False
 
+    def show_manifests(self, address, name="guest"):
+        """What the peer of tests/support/hostile_manifest.cpp was answered: the codes by what it showed, and a log."""
+        done = subprocess.run([str(self.build / "bin" / "hostile_manifest"), address, str(self.directory / "bait"),
+                               name], capture_output=True, text=True, timeout=DEADLINE, check=False)
+        check(done.returncode == 0, done.stdout + done.stderr)
+        return {line.split()[0]: set(line.split()[1:]) for line in done.stdout.splitlines()}, done.stderr
 
     def _kill_the_rest(self):
         """Processes of guests leave their listener's group: they are known by their runtime directory."""
