@@ -283,6 +283,11 @@ class Gate:
             check(reached, f"{role} never reached {phase}; seen {self.seen}")
             return self.held[(role, phase)][1]
 
+    def wait_seen(self, role, phase):
+        with self.changed:
+            reached = self.changed.wait_for(lambda: (role, phase) in self.seen, DEADLINE)
+            check(reached, f"{role} never reached {phase}; seen {self.seen}")
+
     def release(self, role, phase):
         with self.changed:
             self.hold.discard((role, phase))

@@ -38,28 +38,34 @@ class Proxy:
                 other.sendall(data)
         except OSError:
             pass
-        for end in (one, other):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        Proxy._end((one, other))
 
-    def wait_connected(self):
-        """Returns once a connection goes through."""
+    def wait_connected(self, count=1):
+        """Returns once so many connections go through."""
         with self.changed:
-            if not self.changed.wait_for(lambda: self.pairs, 60):
-                raise TimeoutError("nobody connected to the proxy")
+            if not self.changed.wait_for(lambda: len(self.pairs) >= count, 60):
+                raise TimeoutError(f"{len(self.pairs)} connections to the proxy, not {count}")
 
     def cut(self):
         """Ends every connection; new ones work."""
         with self.changed:
             pairs, self.pairs = self.pairs, []
         for pair in pairs:
-            for end in pair:
-                try:
-                    end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
+            self._end(pair)
+
+    def cut_one(self, number):
+        """Ends one connection, counted in the order they were made."""
+        with self.changed:
+            pair = self.pairs.pop(number)
+        self._end(pair)
+
+    @staticmethod
+    def _end(pair):
+        for end in pair:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
 
     def close(self):
         self.cut()

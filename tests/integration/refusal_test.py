@@ -164,6 +164,19 @@ def pause_queues_behind_the_handover(options):
         scene.destination_is_well()
 
 
+def stop_queues_behind_the_handover(options):
+    """Asked before the handover was decided, served after it: there is nothing left to stop here."""
+    with Scene(options) as scene:
+        with scene.migration_held("source", "final", "--max-pause", "60s") as move:
+            control = scene.bed.a.control()
+            control.send(command="stop", id=1)
+            control.taken()
+        check(move.result() == 0, move.done.stdout + move.done.stderr)
+        check(not control.answer(1)["ok"], "stop claims to have stopped a guest that has left")
+        check(scene.guest.wait() == 0, scene.guest.log())
+        scene.destination_is_well()
+
+
 def stop_in_the_copy(options):
     with Scene(options) as scene:
         with scene.migration_held("source", "copy") as move:
