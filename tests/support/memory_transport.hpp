@@ -27,7 +27,8 @@ struct Fault {
 };
 
 // Cut: everything before `at_byte` passes, then both directions end. Corrupt: one bit of that byte flips,
-// once. Stall: from that byte on nothing passes and the caller waits for its deadline or a shutdown.
+// once. Stall: from that byte on nothing passes in that direction, and a call ends as at its deadline, but at
+// once: nobody waits for seconds to pass.
 class FaultyTransport final : public migration::Transport {
   public:
     FaultyTransport(std::unique_ptr<migration::Transport> inner, Fault fault)

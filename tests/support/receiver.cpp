@@ -92,12 +92,10 @@ Result<std::unique_ptr<migration::Transport>> Receiver::connect(const migration:
         return vmm::fail(vmm::Code::io, "nobody is there");
     }
     auto [ours, theirs] = make_memory_transports();
-    const Fault fault = connections_ < faults.size() ? faults[connections_] : Fault{};
+    const Fault fault = made_.size() < faults.size() ? faults[made_.size()] : Fault{};
     auto faulty = std::make_unique<FaultyTransport>(std::move(ours), fault);
     faulty->before_send = before_send;
-    if (connections_++ == 0) {
-        first_ = faulty.get();
-    }
+    made_.push_back(faulty.get());
     threads_.emplace_back([this, transport = std::move(theirs)]() mutable { serve(std::move(transport)); });
     return std::unique_ptr<migration::Transport>(std::move(faulty));
 }
@@ -141,7 +139,7 @@ void Receiver::serve(std::unique_ptr<migration::Transport> transport) {
 }
 
 void Receiver::cut() {
-    first_->shutdown();
+    made_.front()->shutdown();
 }
 
 void Receiver::join() {

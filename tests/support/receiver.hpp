@@ -86,16 +86,15 @@ class Receiver final : public migration::Connector {
     void join();
     // Breaks the control connection from outside, now.
     void cut();
-    // Bytes through the first connection.
-    std::uint64_t sent() const { return first_ == nullptr ? 0 : first_->sent(); }
-    std::uint64_t received() const { return first_ == nullptr ? 0 : first_->received(); }
+    // Bytes through the n-th connection, one of those that live as long as the source.
+    std::uint64_t sent(std::size_t n = 0) const { return n < made_.size() ? made_[n]->sent() : 0; }
+    std::uint64_t received(std::size_t n = 0) const { return n < made_.size() ? made_[n]->received() : 0; }
 
   private:
     void serve(std::unique_ptr<migration::Transport> transport);
 
     migration::EventSink& events_;
-    std::size_t connections_ = 0;
-    FaultyTransport* first_ = nullptr;
+    std::vector<FaultyTransport*> made_;
 
     std::mutex mutex_;
     std::condition_variable session_made_;
