@@ -1,9 +1,11 @@
 // What every device owes to migration, asked of every device.
 #include <catch2/catch.hpp>
 #include <random>
+#include <set>
 
 #include "tests/conformance/rigs.hpp"
 #include "tests/golden/golden.hpp"
+#include "tools/vmm/board_setup.hpp"
 #include "vmm/state/describe.hpp"
 
 namespace {
@@ -80,7 +82,24 @@ Bytes mutated(Bytes body, std::mt19937& random) {
     return body;
 }
 
+template <typename... Rigs>
+std::vector<std::string> names_of_rigs() {
+    std::vector<std::string> names{std::string{Rigs::State::id.name}...};
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
 }  // namespace
+
+TEST_CASE("every device of the board has a rig here", "[conformance]") {
+    const auto board = tools::board_identities();
+    REQUIRE(board);
+    std::set<std::string> names;
+    for (const vmm::DeviceIdentity& device : *board) {
+        names.emplace(device.state.name);
+    }
+    CHECK(std::vector(names.begin(), names.end()) == names_of_rigs<ALL_RIGS>());
+}
 
 TEMPLATE_TEST_CASE("a device restores what it saved", "[conformance]", ALL_RIGS) {
     TestType rig;
