@@ -24,11 +24,11 @@ def move(bed, here, there, serial, *args):
     return report, harness.Serial(there.serial_path("guest")).connect()
 
 
-def several_moves(options, image, append, moves, memory="64M", before=None, after=None):
+def several_moves(options, image, append, moves, memory="64M", cpus=1, before=None, after=None):
     with harness.Bed(options) as bed:
         for host in (bed.a, bed.b):
             host.listener = host.receive()
-        guest = bed.a.run(image, append=append, memory=memory)
+        guest = bed.a.run(image, append=append, memory=memory, cpus=cpus)
         serial = guest.serial
         serial.expect("ready")
         here, there = bed.a, bed.b
@@ -61,11 +61,17 @@ def dirty(options):
         proof = serial.ask("proof")
         check(proof["ok"] == "1" and int(proof["seed"], 16) == int(seeds[number], 16), f"proof {proof}, seed {seeds[number]}")
 
-    several_moves(options, "dirty.elf", "fill=32 ws=16 pps=20000 pattern=random zero=10 same=20", 10, "96M", mark, prove)
+    several_moves(options, "dirty.elf", "fill=32 ws=16 pps=20000 pattern=random zero=10 same=20", 10, "96M",
+                  before=mark, after=prove)
 
 
 def dirty_hotcold(options):
     several_moves(options, "dirty.elf", "fill=48 ws=32 pps=50000 pattern=hotcold", 6, "128M")
+
+
+def large(options):
+    """Several vCPUs, and memory on both sides of the hole below 4 GiB."""
+    several_moves(options, "dirty.elf", "fill=32 ws=16 pps=20000", 2, "4G", cpus=4)
 
 
 def stepper(options):
@@ -143,7 +149,7 @@ def serial_bytes(options):
         check(not strange, f"lines that no guest printed: {strange}")
 
 
-TESTS = {f.__name__: f for f in (dirty, dirty_hotcold, stepper, cpustate, ticks, ticks_deadline, ticks_oneshot, pulse,
+TESTS = {f.__name__: f for f in (dirty, dirty_hotcold, large, stepper, cpustate, ticks, ticks_deadline, ticks_oneshot, pulse,
                                  idle, streams, serial_bytes)}
 
 if __name__ == "__main__":
