@@ -90,7 +90,7 @@ class Scene:
 
     def kill_reception(self):
         """Kills the process that takes the guest in, if there is one yet; returns once the listener knows."""
-        for child in children(self.listener.pid):
+        for child in harness.children(self.listener.pid):
             os.kill(child, signal.SIGKILL)
             self.listener.wait_line("killed by signal 9")
 
@@ -99,11 +99,6 @@ class Scene:
         move = Move(self.bed.a, self.listener.address)
         check(move.result() == 0, move.done.stdout + move.done.stderr)
         self.destination_is_well()
-
-
-def children(pid):
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in text]
 
 
 def cut_in_each_phase(options):

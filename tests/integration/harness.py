@@ -227,6 +227,15 @@ class Process:
         self.popen.wait()
 
 
+def children(pid):
+    """None of a process that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except FileNotFoundError:
+        return []
+    return [int(child) for child in text.split()]
+
+
 class Gate:
     """Holds gated_vmm processes at named phases (tests/support/gated_vmm.cpp)."""
 
@@ -337,9 +346,9 @@ class Host:
     def serial_path(self, name):
         return self.directory / f"{name}.serial"
 
-    def run(self, image, name="guest", memory="64M", append="", cpus=1):
+    def run(self, image, *args, name="guest", memory="64M", append="", cpus=1):
         process = self.vmm("run", "--name", name, "--memory", memory, "--cpus", cpus, "--append", append, "--serial",
-                           f"unix:{self.serial_path(name)}", self.bed.guests / image)
+                           f"unix:{self.serial_path(name)}", *args, self.bed.guests / image)
         process.serial = Serial(self.serial_path(name)).connect()
         return process
 

@@ -12,6 +12,7 @@ class Proxy:
         self.address = f"tcp:127.0.0.1:{self.server.getsockname()[1]}"
         self.changed = threading.Condition()
         self.pairs = []
+        self.down = False  # ends new connections too, while it is set
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
@@ -21,6 +22,8 @@ class Proxy:
             except OSError:
                 return
             try:
+                if self.down:
+                    raise ConnectionRefusedError
                 far = socket.create_connection(self.target)
             except OSError:
                 near.close()
