@@ -95,7 +95,10 @@ Result<std::unique_ptr<migration::Transport>> Receiver::connect(const migration:
     const Fault fault = made_.size() < faults.size() ? faults[made_.size()] : Fault{};
     auto faulty = std::make_unique<FaultyTransport>(std::move(ours), fault);
     faulty->before_send = before_send;
-    made_.push_back(faulty.get());
+    {
+        const std::lock_guard lock{mutex_};
+        made_.push_back(faulty.get());
+    }
     threads_.emplace_back([this, transport = std::move(theirs)]() mutable { serve(std::move(transport)); });
     return std::unique_ptr<migration::Transport>(std::move(faulty));
 }
@@ -139,6 +142,7 @@ void Receiver::serve(std::unique_ptr<migration::Transport> transport) {
 }
 
 void Receiver::cut() {
+    const std::lock_guard lock{mutex_};
     made_.front()->shutdown();
 }
 
