@@ -1,7 +1,8 @@
 // Result<T>: the value, or an Error that says what went wrong, where, and what the host said.
 //
 // Three kinds of fault, never mixed: a broken invariant of ours is VERIFY (check.hpp); a fault of the host or
-// of the peer is a Result; a fault of the guest is device behaviour. We neither throw nor catch exceptions.
+// of the peer is a Result; a fault of the guest is device behaviour. We neither throw nor catch exceptions,
+// but for the one of std::thread (thread.cpp).
 #pragma once
 
 #include <fmt/format.h>
