@@ -63,42 +63,40 @@ void ControlServer::ready(Client client, std::uint32_t events) {
 }
 
 bool ControlServer::read(Client client) {
-    for (;;) {
-        const auto found = clients_.find(client);
-        if (found == clients_.end()) {
+    const auto found = clients_.find(client);
+    if (found == clients_.end()) {
+        return false;
+    }
+    Connection& connection = found->second;
+    // One buffer a turn, and then everybody else's: what is left wakes us again.
+    std::array<char, 4096> bytes;
+    const ssize_t got = ::recv(connection.socket.get(), bytes.data(), bytes.size(), 0);
+    if (got < 0 && (errno == EINTR || errno == EAGAIN)) {
+        return true;
+    }
+    if (got <= 0) {
+        drop(client);
+        return false;
+    }
+    if (connection.closing) {
+        return true;
+    }
+    connection.in.append({bytes.data(), static_cast<std::size_t>(got)});
+    while (const auto line = connection.in.next()) {
+        callbacks_.request(client, *line);
+        if (clients_.find(client) == clients_.end()) {
             return false;
-        }
-        Connection& connection = found->second;
-        std::array<char, 16384> bytes;
-        const ssize_t got = ::recv(connection.socket.get(), bytes.data(), bytes.size(), 0);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got < 0 && errno == EAGAIN) {
-            return true;
-        }
-        if (got <= 0) {
-            drop(client);
-            return false;
-        }
-        if (connection.closing) {
-            continue;
-        }
-        connection.in.append({bytes.data(), static_cast<std::size_t>(got)});
-        while (const auto line = connection.in.next()) {
-            callbacks_.request(client, *line);
-            if (clients_.find(client) == clients_.end()) {
-                return false;
-            }
-        }
-        if (connection.in.overflowed()) {
-            connection.closing = true;
-            send(client, error_line(nullptr, {"invalid",
-                                              fmt::format("a request is longer than {} bytes",
-                                                          LineBuffer::kMaxRequest),
-                                              "control socket", "send one JSON object a line"}));
         }
     }
+    if (connection.in.overflowed()) {
+        connection.closing = true;
+        send(client,
+             error_line(nullptr,
+                        {"invalid", fmt::format("a request is longer than {} bytes", LineBuffer::kMaxRequest),
+                         "control socket", "send one JSON object a line"}));
+        return clients_.find(client) != clients_.end();
+    }
+    return true;
 }
 
 void ControlServer::send(Client client, const std::string& line) {

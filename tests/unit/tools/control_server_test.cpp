@@ -27,7 +27,8 @@ struct Folder {
     std::string path = "/tmp/godwit-XXXXXX";
 };
 
-// Answers each line with `ok` and the line; "flood" with more than may wait.
+// Answers each line with `ok` and the line; "flood" with more than may wait. To "again" it has `feeder` say
+// "again" at once.
 struct Serving {
     Serving() {
         loop = std::move(*vmm::EventLoop::create());
@@ -37,6 +38,10 @@ struct Serving {
                                                    for (int i = 0; i < 80; ++i) {
                                                        server->send(client, std::string(65536, 'x'));
                                                    }
+                                                   return;
+                                               }
+                                               if (line == "again") {
+                                                   (void)::send(feeder.get(), "again\n", 6, MSG_NOSIGNAL);
                                                    return;
                                                }
                                                server->send(client, ok_line(nullptr, {{"line", line}}));
@@ -52,6 +57,7 @@ struct Serving {
     }
 
     Folder folder;
+    vmm::UniqueFd feeder;
     std::unique_ptr<vmm::EventLoop> loop;
     std::unique_ptr<ControlServer> server;
     std::thread thread;
@@ -101,6 +107,16 @@ TEST_CASE("a client that sends a line without end, or does not read, harms only 
         flooded += static_cast<std::size_t>(got);
     }
     CHECK(flooded < 80u * 65536);
+}
+
+TEST_CASE("a client that always has a further request does not keep the others waiting", "[tools]") {
+    Serving serving;
+    serving.feeder = std::move(*connect_unix(serving.folder.socket()));
+    write_raw(serving.feeder, "again\n");
+    auto client = ControlClient::connect(serving.folder.socket());
+    CHECK(client->call({{"a", 1}}, 10s).has_value());
+    // Whatever the server is at, it can end.
+    ::shutdown(serving.feeder.get(), SHUT_RDWR);
 }
 
 TEST_CASE("a name has one owner, and a dead one's is free", "[tools]") {
