@@ -6,7 +6,12 @@ void EventQueue::on(const migration::Event& event) {
     bool wake = false;
     {
         const std::lock_guard lock{mutex_};
-        if (const auto* reached = std::get_if<migration::Reached>(&event.what)) {
+        const auto* entered = std::get_if<migration::SourceEntered>(&event.what);
+        const auto* decided = std::get_if<migration::Decided>(&event.what);
+        if ((decided != nullptr && decided->verdict.action == migration::Action::switch_over) ||
+            (entered != nullptr && entered->phase == migration::SourcePhase::pause)) {
+            in_pause_ = true;
+        } else if (const auto* reached = std::get_if<migration::Reached>(&event.what)) {
             in_pause_ = reached->moment != migration::Moment::running_received;
         } else if (std::holds_alternative<migration::Ended>(event.what) ||
                    std::holds_alternative<migration::Warned>(event.what)) {

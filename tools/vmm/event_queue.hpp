@@ -30,8 +30,8 @@ class EventQueue final : public migration::EventSink {
     std::mutex mutex_;
     std::vector<migration::Event> queue_;
     bool announced_ = false;
-    // From the start of the pause to its end nobody is woken: the control thread would compete for a
-    // processor with those that the guest waits for.
+    // From the decision to pause to the end of the pause nobody is woken: the control thread would compete
+    // for a processor with those that the guest waits for.
     bool in_pause_ = false;
 };
 
