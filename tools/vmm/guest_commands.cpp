@@ -18,12 +18,19 @@ GuestCommands::GuestCommands(vmm::EventLoop& loop, ControlServer& server, std::s
     : loop_(loop), server_(server), name_(std::move(name)), peer_(std::move(peer)) {
 }
 
+Result<std::unique_ptr<GuestCommands>> GuestCommands::create(vmm::EventLoop& loop, ControlServer& server,
+                                                             std::string name, std::string peer) {
+    std::unique_ptr<GuestCommands> commands{
+        new GuestCommands{loop, server, std::move(name), std::move(peer)}};
+    commands->lifecycle_worker_ = TRY(Worker::start("commands"));
+    commands->preflight_worker_ = TRY(Worker::start("preflight"));
+    return commands;
+}
+
 void GuestCommands::attach(migration::Guest& guest, MigrationService& migrations) {
     guest_ = &guest;
     migrations_ = &migrations;
     owned_since_ = vmm::real_clock().now();
-    lifecycle_worker_ = std::make_unique<Worker>("commands");
-    preflight_worker_ = std::make_unique<Worker>("preflight");
 }
 
 void GuestCommands::request(ControlServer::Client client, const std::string& line) {

@@ -16,8 +16,10 @@ namespace tools {
 // On the loop's thread only.
 class GuestCommands {
   public:
-    // The guest of that name is still arriving, or not started yet; `peer` is where it comes from.
-    GuestCommands(vmm::EventLoop& loop, ControlServer& server, std::string name, std::string peer);
+    // The guest of that name is still arriving, or not started yet; `peer` is where it comes from. What can
+    // fail is made here: attach() may come when the guest has no other home any more.
+    static vmm::Result<std::unique_ptr<GuestCommands>> create(vmm::EventLoop& loop, ControlServer& server,
+                                                              std::string name, std::string peer);
 
     // The guest is ours.
     void attach(migration::Guest& guest, MigrationService& migrations);
@@ -39,6 +41,8 @@ class GuestCommands {
     void finish(const vmm::GuestEnd& end, int status, const migration::Report& report);
 
   private:
+    GuestCommands(vmm::EventLoop& loop, ControlServer& server, std::string name, std::string peer);
+
     enum class Kind : std::uint8_t { pause, resume, stop, migrate, cancel, resolve, preflight };
     struct Pending {
         Kind kind;

@@ -67,7 +67,12 @@ Result<void> GuestProcess::open_control(const std::string& name, const std::stri
         {[this](ControlServer::Client client, const std::string& line) { commands_->request(client, line); },
          [this](ControlServer::Client client) { commands_->gone(client); }}));
     name_ = name;
-    commands_ = std::make_unique<GuestCommands>(*loop_, *server_, name, peer);
+    auto commands = GuestCommands::create(*loop_, *server_, name, peer);
+    if (!commands) {
+        server_.reset();  // nobody would answer its clients
+        return vmm::Failure{std::move(commands).error()};
+    }
+    commands_ = std::move(*commands);
     return {};
 }
 

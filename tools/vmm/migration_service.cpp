@@ -1,6 +1,6 @@
 #include "tools/vmm/migration_service.hpp"
 
-#include <pthread.h>
+#include "vmm/base/thread.hpp"
 
 namespace tools {
 
@@ -40,19 +40,23 @@ Result<void> MigrationService::start(const MigrateRequest& request) {
     records.remove_expired();
     active_ = std::make_unique<Active>(environment_, std::move(records), request, queue_,
                                        TRY(migration::host_boot_id()));
-    peer_ = request.to.text();
-    events_.clear();
-    phase_ = migration::SourcePhase::connect;
-    state_ = State::running;
-    active_->thread = std::thread{[this, source = &active_->source] {
-        ::pthread_setname_np(::pthread_self(), "source");
+    auto thread = vmm::start_thread("source", [this, source = &active_->source] {
         migration::Outcome outcome = source->run();
         environment_.loop.post([this, outcome] { ended(outcome); });
         if (outcome == migration::Outcome::unknown) {
             outcome = source->settle();
             environment_.loop.post([this, outcome] { ended(outcome); });
         }
-    }};
+    });
+    if (!thread) {
+        active_.reset();
+        return vmm::Failure{std::move(thread).error()};
+    }
+    active_->thread = std::move(*thread);
+    peer_ = request.to.text();
+    events_.clear();
+    phase_ = migration::SourcePhase::connect;
+    state_ = State::running;
     return {};
 }
 

@@ -1,10 +1,9 @@
 #include "tools/vmm/reception.hpp"
 
-#include <pthread.h>
-
 #include "migration/transport_socket.hpp"
 #include "tools/vmm/log.hpp"
 #include "tools/vmm/places.hpp"
+#include "vmm/base/thread.hpp"
 
 namespace tools {
 
@@ -48,7 +47,8 @@ Result<Reception::Start> Reception::prepare(const ReceiveOptions& options, EndSi
     auto records = TRY(migration::RecordDirectory::open(directory));
     const migration::Uuid boot_id = TRY(migration::host_boot_id());
     auto process = TRY(GuestProcess::create(options.guest, std::move(signals), extra));
-    return Start{std::move(kvm), std::move(records), std::move(process), boot_id};
+    auto refuser = TRY(Worker::start("refuse"));
+    return Start{std::move(kvm), std::move(records), std::move(process), std::move(refuser), boot_id};
 }
 
 Result<int> Reception::serve(const ReceiveOptions& options, Accepted accepted, EndSignals signals,
@@ -67,8 +67,11 @@ Result<int> Reception::serve(const ReceiveOptions& options, Accepted accepted, E
         accepted.hello, std::move(control),
         migration::DestinationServices{reception.vm_, reception.start_.records, vmm::real_clock(), reception,
                                        reception.start_.boot_id});
-    reception.session_thread_ = std::thread{[&reception] { reception.run_session(); }};
-    reception.channel_thread_ = std::thread{[&reception] { reception.listen_to_listener(); }};
+    // First the one without which nothing has happened yet. The source learns from the closed connection.
+    reception.channel_thread_ =
+        TRY(vmm::start_thread("channel", [&reception] { reception.listen_to_listener(); }));
+    reception.session_thread_ =
+        TRY(vmm::start_thread("destination", [&reception] { reception.run_session(); }));
     return reception.start_.process->serve();
 }
 
@@ -87,17 +90,14 @@ Reception::Reception(const ReceiveOptions& options, Start start, Accepted& accep
     // hold what the answer needs, and wait for the control thread.
     process.on_early_signal([this] {
         stopped_ = true;
-        if (refuser_ == nullptr) {
-            refuser_ = std::make_unique<Worker>("refuse");
-        }
-        refuser_->post([this] { (void)session_->query(); });
+        start_.refuser->post([this] { (void)session_->query(); });
     });
     process.before_release([this] { await_session(); });
     process.after_release([this] { (void)channel_.send(message_of(ChannelMessage::Kind::released)); });
 }
 
 Reception::~Reception() {
-    refuser_.reset();
+    start_.refuser.reset();
     channel_.shut();
     if (channel_thread_.joinable()) {
         channel_thread_.join();
@@ -139,7 +139,6 @@ void Reception::take_guest() {
 }
 
 void Reception::run_session() {
-    ::pthread_setname_np(::pthread_self(), "destination");
     const bool owned = session_->run();
     ChannelMessage message = message_of(ChannelMessage::Kind::over);
     message.acknowledged = owned && session_->destination().acknowledged();
@@ -161,7 +160,6 @@ void Reception::run_session() {
 }
 
 void Reception::listen_to_listener() {
-    ::pthread_setname_np(::pthread_self(), "channel");
     for (;;) {
         auto received = channel_.receive(true);
         if (!received || !*received) {

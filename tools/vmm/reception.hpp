@@ -30,6 +30,7 @@ class Reception final : private migration::EventSink {
         vmm::Kvm kvm;
         migration::RecordDirectory records;
         std::unique_ptr<GuestProcess> process;
+        std::unique_ptr<Worker> refuser;
         migration::Uuid boot_id{};
     };
     static vmm::Result<Start> prepare(const ReceiveOptions& options, EndSignals signals,
@@ -59,7 +60,6 @@ class Reception final : private migration::EventSink {
     std::condition_variable changed_;
     bool over_ = false;
 
-    std::unique_ptr<Worker> refuser_;
     std::thread session_thread_;
     std::thread channel_thread_;
 };

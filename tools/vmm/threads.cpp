@@ -1,8 +1,7 @@
 #include "tools/vmm/threads.hpp"
 
-#include <pthread.h>
-
 #include "tools/vmm/log.hpp"
+#include "vmm/base/thread.hpp"
 
 namespace tools {
 
@@ -10,25 +9,25 @@ using vmm::Result;
 
 Result<std::unique_ptr<IoThread>> IoThread::start(const char* name) {
     std::unique_ptr<IoThread> io{new IoThread{TRY(vmm::EventLoop::create())}};
-    io->thread_ = std::thread{[loop = io->loop_.get(), name] {
-        ::pthread_setname_np(::pthread_self(), name);
+    io->thread_ = TRY(vmm::start_thread(name, [loop = io->loop_.get(), name] {
         if (const auto served = loop->run(); !served) {
             log_line("{}: {}", name, served.error().text());
         }
-    }};
+    }));
     return io;
 }
 
 IoThread::~IoThread() {
     loop_->stop();
-    thread_.join();
+    if (thread_.joinable()) {
+        thread_.join();
+    }
 }
 
-Worker::Worker(const char* name)
-    : thread_([this, name] {
-          ::pthread_setname_np(::pthread_self(), name);
-          main();
-      }) {
+Result<std::unique_ptr<Worker>> Worker::start(const char* name) {
+    std::unique_ptr<Worker> worker{new Worker};
+    worker->thread_ = TRY(vmm::start_thread(name, [self = worker.get()] { self->main(); }));
+    return worker;
 }
 
 Worker::~Worker() {
@@ -37,7 +36,9 @@ Worker::~Worker() {
         quit_ = true;
     }
     changed_.notify_all();
-    thread_.join();
+    if (thread_.joinable()) {
+        thread_.join();
+    }
 }
 
 void Worker::post(std::function<void()> task) {

@@ -32,7 +32,7 @@ class IoThread {
 // Runs tasks one after another on a thread of its own.
 class Worker {
   public:
-    explicit Worker(const char* name);
+    static vmm::Result<std::unique_ptr<Worker>> start(const char* name);
     // Waits for all tasks.
     ~Worker();
     Worker(const Worker&) = delete;
@@ -42,6 +42,7 @@ class Worker {
     void post(std::function<void()> task);
 
   private:
+    Worker() = default;
     void main();
 
     std::mutex mutex_;
