@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -330,6 +331,34 @@ def events_and_list(options):
         json_schema.validate("list", bed.b.json("list"))
         json_schema.validate("status", bed.b.status())
         bed.b.call("stop", "guest")
+
+
+def silent_preflight_holds_nobody(options):
+    """While a preflight waits for a peer that says nothing a second one is refused, and the guest can end."""
+    with harness.Bed(options) as bed, socket.create_server(("127.0.0.1", 0)) as server:
+        guest = bed.a.run("hello.elf", append="wait=1")
+        guest.serial.expect("ready")
+        address = f"tcp:127.0.0.1:{server.getsockname()[1]}"
+        first = bed.a.vmm("preflight", "guest", address)
+        with server.accept()[0]:
+            refused = bed.a.call("preflight", "guest", address, status=1)
+            check("under way" in refused.stderr + refused.stdout, f"{refused}")
+            asked = time.monotonic()
+            bed.a.call("stop", "guest")
+            # A silent peer is waited for 30 s; the guest's end must not be.
+            check(time.monotonic() - asked < 20, "the guest's end waited for the preflight")
+            check(first.wait() != 0 and "ended" in first.log(), first.log())
+
+
+def one_client_asks_too_much(options):
+    with Scene(options) as scene:
+        with scene.migration_held("source", "copy") as move:
+            control = scene.bed.a.control()
+            for number in range(17):
+                control.send(command="cancel", id=number)
+            check(control.answer(16)["error"]["code"] == "busy", "more requests wait than one client may have")
+            check(control.taken()["name"] == "guest", "no status for a busy client")
+        check(move.result() == 3, move.done.stdout + move.done.stderr)
 
 
 TESTS = {name: f for name, f in list(globals().items())

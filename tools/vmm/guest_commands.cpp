@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <mutex>
+#include <span>
 
 #include "tools/vmm/log.hpp"
 #include "tools/vmm/preflight_report.hpp"
@@ -14,9 +16,82 @@ using migration::Reason;
 using nlohmann::json;
 using vmm::Result;
 
+namespace {
+
+// What one client, and all of them, may wait for at once. All: clients come and go, their requests stay.
+constexpr std::ptrdiff_t kMaxWaitingOfOne = 16;
+constexpr std::size_t kMaxWaiting = 1024;
+
+// How long one attempt to connect takes: nothing ends it from outside.
+constexpr vmm::Duration kConnectAttempt = std::chrono::seconds{3};
+
+// The bytes of a transport that somebody else can end at any time.
+class SharedTransport final : public migration::Transport {
+  public:
+    explicit SharedTransport(std::shared_ptr<migration::Transport> transport)
+        : transport_(std::move(transport)) {}
+
+    Result<void> send(std::span<const iovec> parts, const migration::Deadline& deadline) override {
+        return transport_->send(parts, deadline);
+    }
+    Result<void> receive(std::span<const iovec> parts, const migration::Deadline& deadline) override {
+        return transport_->receive(parts, deadline);
+    }
+    void shutdown() override { transport_->shutdown(); }
+    void abort() override { transport_->abort(); }
+    std::string peer() const override { return transport_->peer(); }
+
+  private:
+    const std::shared_ptr<migration::Transport> transport_;
+};
+
+}  // namespace
+
+// Connects, until it is shut down: from then on whatever waits for the peer fails.
+class GuestCommands::PreflightConnector final : public migration::Connector {
+  public:
+    explicit PreflightConnector(migration::Address address) : connector_(std::move(address)) {}
+
+    Result<std::unique_ptr<migration::Transport>> connect(const migration::Deadline& deadline) override {
+        for (;;) {
+            auto made = connector_.connect({std::min(kConnectAttempt, deadline.progress), deadline.at});
+            const std::lock_guard lock{mutex_};
+            if (shut_) {
+                return vmm::fail(vmm::Code::cancelled, "the guest has ended");
+            }
+            if (made) {
+                transport_ = std::move(*made);
+                return std::unique_ptr<migration::Transport>{std::make_unique<SharedTransport>(transport_)};
+            }
+            if (made.error().sys_errno() != ETIMEDOUT ||
+                (deadline.at && vmm::real_clock().now() >= *deadline.at)) {
+                return made;
+            }
+        }
+    }
+    std::string address() const override { return connector_.address(); }
+
+    // Any thread.
+    void shutdown() {
+        const std::lock_guard lock{mutex_};
+        shut_ = true;
+        if (transport_ != nullptr) {
+            transport_->shutdown();
+        }
+    }
+
+  private:
+    migration::SocketConnector connector_;
+    std::mutex mutex_;
+    bool shut_ = false;
+    std::shared_ptr<migration::Transport> transport_;
+};
+
 GuestCommands::GuestCommands(vmm::EventLoop& loop, ControlServer& server, std::string name, std::string peer)
     : loop_(loop), server_(server), name_(std::move(name)), peer_(std::move(peer)) {
 }
+
+GuestCommands::~GuestCommands() = default;
 
 Result<std::unique_ptr<GuestCommands>> GuestCommands::create(vmm::EventLoop& loop, ControlServer& server,
                                                              std::string name, std::string peer) {
@@ -47,7 +122,7 @@ void GuestCommands::gone(ControlServer::Client client) {
     subscribers_.erase(client);
 }
 
-std::optional<Reason> GuestCommands::obstacle() const {
+std::optional<Reason> GuestCommands::obstacle(ControlServer::Client client) const {
     if (guest_ == nullptr) {
         return Reason{"arriving", "the guest has not arrived yet", name_,
                       "ask again when its migration is over"};
@@ -57,6 +132,12 @@ std::optional<Reason> GuestCommands::obstacle() const {
     }
     if (settling_) {
         return Reason{"guest_ended", "the guest has ended", name_, "start it again"};
+    }
+    const auto waiting = std::count_if(pending_.begin(), pending_.end(),
+                                       [&](const auto& entry) { return entry.second.client == client; });
+    if (waiting >= kMaxWaitingOfOne || pending_.size() >= kMaxWaiting) {
+        return Reason{"busy", "too many requests wait for their answers", name_,
+                      "ask again when some were answered"};
     }
     return std::nullopt;
 }
@@ -103,7 +184,7 @@ void GuestCommands::handle(const Asked& asked, const EventsRequest&) {
 }
 
 void GuestCommands::handle(const Asked& asked, const MigrateRequest& request) {
-    if (const auto reason = obstacle()) {
+    if (const auto reason = obstacle(asked.client)) {
         return refuse(asked.client, asked.id, *reason);
     }
     if (migrations_->state() == MigrationService::State::unknown) {
@@ -120,7 +201,7 @@ void GuestCommands::handle(const Asked& asked, const MigrateRequest& request) {
 }
 
 void GuestCommands::handle(const Asked& asked, const CancelRequest&) {
-    if (const auto reason = obstacle()) {
+    if (const auto reason = obstacle(asked.client)) {
         return refuse(asked.client, asked.id, *reason);
     }
     if (migrations_->state() == MigrationService::State::unknown) {
@@ -138,7 +219,7 @@ void GuestCommands::handle(const Asked& asked, const CancelRequest&) {
 }
 
 void GuestCommands::handle(const Asked& asked, const ResolveRequest& request) {
-    if (const auto reason = obstacle()) {
+    if (const auto reason = obstacle(asked.client)) {
         return refuse(asked.client, asked.id, *reason);
     }
     if (!migrations_->resolve(request.resolution)) {
@@ -146,11 +227,12 @@ void GuestCommands::handle(const Asked& asked, const ResolveRequest& request) {
                       {"nothing_to_resolve", "no migration's outcome is unknown", name_,
                        fmt::format("see `vmm status {}`", name_)});
     }
-    add(Kind::resolve, asked);
+    add(request.resolution == migration::Resolution::resume ? Kind::resolve_resume : Kind::resolve_discard,
+        asked);
 }
 
 void GuestCommands::handle(const Asked& asked, const PreflightRequest& request) {
-    if (const auto reason = obstacle()) {
+    if (const auto reason = obstacle(asked.client)) {
         return refuse(asked.client, asked.id, *reason);
     }
     if (migrations_->state() != MigrationService::State::idle) {
@@ -158,13 +240,22 @@ void GuestCommands::handle(const Asked& asked, const PreflightRequest& request) 
                       {"busy", fmt::format("a migration to {} is under way", migrations_->peer()), name_,
                        "ask again when it is over"});
     }
+    if (preflight_ != nullptr) {
+        return refuse(asked.client, asked.id,
+                      {"busy", fmt::format("a preflight at {} is under way", preflight_->address()), name_,
+                       "ask again when it is over"});
+    }
     const std::uint64_t number = add(Kind::preflight, asked);
-    preflight_worker_->post([this, number, to = request.to] {
+    preflight_ = std::make_shared<PreflightConnector>(request.to);
+    preflight_worker_->post([this, number, to = request.to, connector = preflight_] {
         migration::MachineSource vm{*guest_->machine, *guest_->lifecycle, guest_->epoch};
-        migration::SocketConnector connector{to};
-        const auto result = migration::run_preflight(vm, connector, vmm::real_clock());
+        const auto result = migration::run_preflight(vm, *connector, vmm::real_clock());
         json report = result ? preflight_json(*result) : preflight_json(result.error(), to.text());
         loop_.post([this, number, report = std::move(report)] {
+            preflight_.reset();
+            if (settling_) {
+                return;  // ended with the guest, and finish() says so
+            }
             if (const auto pending = take(number)) {
                 ok(pending->client, pending->id, {{"preflight", report}});
             }
@@ -173,7 +264,7 @@ void GuestCommands::handle(const Asked& asked, const PreflightRequest& request) 
 }
 
 void GuestCommands::on_lifecycle(Kind kind, const Asked& asked, Result<void> (*operation)(vmm::Lifecycle&)) {
-    if (const auto reason = obstacle()) {
+    if (const auto reason = obstacle(asked.client)) {
         return refuse(asked.client, asked.id, *reason);
     }
     if (migrations_->state() == MigrationService::State::unknown) {
@@ -259,13 +350,22 @@ void GuestCommands::migration_outcome(Outcome outcome) {
             refuse(pending.client, pending.id, {"too_late", "the migration had failed already", name_, ""});
         }
     }
-    for (const Pending& pending : take_all({Kind::resolve})) {
+    // The destination may have answered before the person's decision was looked at.
+    for (const Pending& pending : take_all({Kind::resolve_resume})) {
         ok(pending.client, pending.id);
+    }
+    for (const Pending& pending : take_all({Kind::resolve_discard})) {
+        refuse(pending.client, pending.id,
+               {"overtaken", "the destination said meanwhile that it does not run the guest; it goes on here",
+                name_, fmt::format("`vmm stop {}` ends it", name_)});
     }
 }
 
 void GuestCommands::settle(std::function<void()> done) {
     settling_ = true;
+    if (preflight_ != nullptr) {
+        preflight_->shutdown();  // its peer may be silent, and the guest's name and memory wait for it
+    }
     // Behind everything that was asked before.
     preflight_worker_->post([this, done = std::move(done)] {
         loop_.post([this, done] { lifecycle_worker_->post([this, done] { loop_.post(done); }); });
@@ -279,8 +379,12 @@ void GuestCommands::finish(const vmm::GuestEnd& end, int status, const migration
             case Kind::migrate:
                 ok(pending.client, pending.id, {{"report", migration::to_json(report)}});
                 break;
-            case Kind::resolve:
-                ok(pending.client, pending.id);
+            case Kind::resolve_discard:
+                if (moved) {
+                    ok(pending.client, pending.id);
+                } else {
+                    refuse(pending.client, pending.id, ended_reason(end));
+                }
                 break;
             case Kind::stop:
                 if (!moved) {
@@ -291,6 +395,7 @@ void GuestCommands::finish(const vmm::GuestEnd& end, int status, const migration
             case Kind::pause:
             case Kind::resume:
             case Kind::cancel:
+            case Kind::resolve_resume:
             case Kind::preflight:
                 refuse(pending.client, pending.id, ended_reason(end));
                 break;

@@ -20,6 +20,9 @@ class GuestCommands {
     // fail is made here: attach() may come when the guest has no other home any more.
     static vmm::Result<std::unique_ptr<GuestCommands>> create(vmm::EventLoop& loop, ControlServer& server,
                                                               std::string name, std::string peer);
+    ~GuestCommands();
+    GuestCommands(const GuestCommands&) = delete;
+    GuestCommands& operator=(const GuestCommands&) = delete;
 
     // The guest is ours.
     void attach(migration::Guest& guest, MigrationService& migrations);
@@ -43,7 +46,17 @@ class GuestCommands {
   private:
     GuestCommands(vmm::EventLoop& loop, ControlServer& server, std::string name, std::string peer);
 
-    enum class Kind : std::uint8_t { pause, resume, stop, migrate, cancel, resolve, preflight };
+    class PreflightConnector;
+    enum class Kind : std::uint8_t {
+        pause,
+        resume,
+        stop,
+        migrate,
+        cancel,
+        resolve_resume,
+        resolve_discard,
+        preflight
+    };
     struct Pending {
         Kind kind;
         ControlServer::Client client;
@@ -64,8 +77,8 @@ class GuestCommands {
     void handle(const Asked& asked, const ResolveRequest& request);
     void handle(const Asked& asked, const PreflightRequest& request);
 
-    // Why nothing can be asked of the guest now.
-    std::optional<migration::Reason> obstacle() const;
+    // Why nothing can be asked of the guest now, or by that client.
+    std::optional<migration::Reason> obstacle(ControlServer::Client client) const;
     migration::Reason outcome_unknown(std::string_view what) const;
     migration::Reason ended_reason(const vmm::GuestEnd& end) const;
     void on_lifecycle(Kind kind, const Asked& asked, vmm::Result<void> (*operation)(vmm::Lifecycle&));
@@ -93,6 +106,7 @@ class GuestCommands {
     std::map<std::uint64_t, Pending> pending_;
     std::uint64_t next_number_ = 1;
     std::set<ControlServer::Client> subscribers_;
+    std::shared_ptr<PreflightConnector> preflight_;  // of the one under way
     // Last, so that they end first: their tasks use the rest.
     std::unique_ptr<Worker> lifecycle_worker_;
     std::unique_ptr<Worker> preflight_worker_;
