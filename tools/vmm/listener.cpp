@@ -91,6 +91,9 @@ void Listener::wait() {
             entries.push_back({session->channel.fd(), POLLIN, 0});
         }
         entries.push_back({session->pidfd.get(), POLLIN, 0});
+        if (!session->pidfd) {
+            wake_at(now() + std::chrono::seconds{1});  // out of descriptors: its end wakes nobody
+        }
     }
     if (status_) {
         wake_at(leave_at_);
