@@ -16,7 +16,7 @@ constexpr std::uint32_t kTscDeadlineBit = 1U << 24;  // leaf 1 ecx
 
 Result<HostOffer> probe_host(const Kvm& kvm) {
     HostOffer offer;
-    offer.cpuid = TRY(kvm.supported_cpuid());
+    offer.cpuid = withhold_cpuid(TRY(kvm.supported_cpuid()));
     const auto vm = TRY(KvmVm::create(kvm, nullptr));
     const auto vcpu = TRY(Vcpu::create(*vm, 0, offer.cpuid, 0));
     offer.capabilities = vm->capabilities();
@@ -27,6 +27,12 @@ Result<HostOffer> probe_host(const Kvm& kvm) {
 
 std::vector<std::string> missing_on(const CpuNeeds& needs, const HostOffer& offer) {
     std::vector<std::string> missing = cpuid_missing_on(needs.cpuid, offer.cpuid);
+    for (const CpuidEntry& e : needs.cpuid.entries) {
+        if (is_withheld_leaf(e) && (e.eax | e.ebx | e.ecx | e.edx) != 0) {
+            missing.push_back(fmt::format("leaf {:#x}.{} describes a feature whose state does not travel",
+                                          e.leaf, e.subleaf));
+        }
+    }
     const Capabilities& host = offer.capabilities;
     const auto need = [&](bool needed, bool offered, const char* what) {
         if (needed && !offered) {

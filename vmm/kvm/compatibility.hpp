@@ -35,7 +35,7 @@ struct CpuNeeds {
 
 struct HostOffer {
     Capabilities capabilities;
-    CpuidTable cpuid;  // KVM_GET_SUPPORTED_CPUID; lower it with apply(CpuidMask)
+    CpuidTable cpuid;  // withhold_cpuid(KVM_GET_SUPPORTED_CPUID); lower it with apply(CpuidMask)
     std::uint32_t tsc_khz = 0;
     std::vector<std::uint32_t> msrs;  // readable by a guest with all of `cpuid`, sorted
 };

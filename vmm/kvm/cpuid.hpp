@@ -49,10 +49,16 @@ struct CpuidTable {
     }
 };
 
-// The table of a new guest. `supported` is KVM_GET_SUPPORTED_CPUID. Taken away: what has state that does not
-// travel (VMX, SVM, SGX, AMX, processor trace, performance counters). Added: what the VMM or the irqchip
-// provides (hypervisor, x2APIC, TSC deadline where `tsc_deadline`) and a topology of one package with `vcpus`
-// cores of one thread.
+// What of KVM_GET_SUPPORTED_CPUID any guest may have: without what has state that does not travel (VMX, SVM,
+// SGX, AMX, CET, processor trace, performance counters). An unknown feature bit stays, an unknown component
+// of the XSAVE area does not.
+CpuidTable withhold_cpuid(const CpuidTable& supported);
+// A leaf of such a feature: it must read as zero.
+bool is_withheld_leaf(const CpuidEntry& entry);
+
+// The table of a new guest. `supported` is KVM_GET_SUPPORTED_CPUID. Taken away: what withhold_cpuid() takes.
+// Added: what the VMM or the irqchip provides (hypervisor, x2APIC, TSC deadline where `tsc_deadline`) and a
+// topology of one package with `vcpus` cores of one thread.
 CpuidTable make_guest_cpuid(const CpuidTable& supported, std::uint32_t vcpus, bool tsc_deadline);
 
 // The table as vCPU `index` sees it: only APIC ids differ between vCPUs, and an APIC id is the index.

@@ -1,4 +1,5 @@
-// What of the host's CPUID a guest gets (make_guest_cpuid) and what differs between its vCPUs.
+// What of the host's CPUID any guest may have (withhold_cpuid), what a new guest gets (make_guest_cpuid), and
+// what differs between its vCPUs.
 //
 // Sources: Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E; KVM's
 // Documentation/virt/kvm/x86/cpuid.rst.
@@ -25,16 +26,24 @@ void set_field(std::uint32_t& reg, unsigned shift, unsigned width, std::uint32_t
     reg = (reg & ~field(~std::uint32_t{0}, shift, width)) | field(value, shift, width);
 }
 
+// Components of XCR0 that a guest may have: x87, SSE, AVX, MPX, AVX-512, PKRU. A list of what may be, not of
+// what may not: new state usually comes with a component.
+constexpr std::uint32_t kXsaveComponents = 0x2ff & ~bit(8);
+
 // The state behind these does not travel, or (performance counters) means something else on another CPU.
 constexpr CpuidMask kTakenAway[] = {
-    {0x1, 0, CpuidRegister::ecx, bit(5) | bit(15)},                       // VMX; PDCM
-    {0x7, 0, CpuidRegister::ebx, bit(2) | bit(25)},                       // SGX; Intel PT
-    {0x7, 0, CpuidRegister::ecx, bit(30)},                                // SGX launch configuration
-    {0x7, 0, CpuidRegister::edx, bit(22) | bit(24) | bit(25) | bit(19)},  // AMX; architectural LBR
-    {0x7, 1, CpuidRegister::eax, bit(21) | bit(8)},   // AMX-FP16; extended performance counters
-    {0x7, 1, CpuidRegister::edx, bit(8)},             // AMX-COMPLEX
-    {0xd, 0, CpuidRegister::eax, bit(17) | bit(18)},  // AMX components of XCR0
-    {0xd, 1, CpuidRegister::ecx, bit(8) | bit(15)},   // supervisor components PT and LBR
+    {0x1, 0, CpuidRegister::ecx, bit(5) | bit(15)},  // VMX; PDCM
+    {0x7, 0, CpuidRegister::ebx, bit(2) | bit(25)},  // SGX; Intel PT
+    // SGX launch configuration; CET shadow stacks, whose pointer only KVM_GET_ONE_REG has
+    {0x7, 0, CpuidRegister::ecx, bit(30) | bit(7)},
+    // AMX; architectural LBR; CET branch tracking
+    {0x7, 0, CpuidRegister::edx, bit(22) | bit(24) | bit(25) | bit(19) | bit(20)},
+    {0x7, 1, CpuidRegister::eax, bit(21) | bit(8)},  // AMX-FP16; extended performance counters
+    {0x7, 1, CpuidRegister::edx, bit(8) | bit(18)},  // AMX-COMPLEX; CET supervisor shadow stacks
+    {0xd, 0, CpuidRegister::eax, ~kXsaveComponents},
+    {0xd, 0, CpuidRegister::edx, ~std::uint32_t{0}},
+    {0xd, 1, CpuidRegister::ecx, ~std::uint32_t{0}},  // supervisor components: KVM_GET_XSAVE has none
+    {0xd, 1, CpuidRegister::edx, ~std::uint32_t{0}},
     {0x80000001, 0, CpuidRegister::ecx,
      bit(2) | bit(23) | bit(24) | bit(28)},  // SVM; AMD performance counters
 };
@@ -44,11 +53,6 @@ constexpr CpuidMask kTakenAway[] = {
 // performance counters.
 constexpr std::uint32_t kEmptyLeaves[] = {0xa,  0x12, 0x14,       0x1c,       0x1d,
                                           0x1e, 0x23, 0x8000000a, 0x8000001f, 0x80000022};
-
-bool is_empty_leaf(const CpuidEntry& e) {
-    return std::find(std::begin(kEmptyLeaves), std::end(kEmptyLeaves), e.leaf) != std::end(kEmptyLeaves) ||
-           (e.leaf == 0xd && (e.subleaf == 17 || e.subleaf == 18));
-}
 
 // 0xd.0 ecx is the size of the XSAVE area with everything in it that eax names; KVM keeps ebx itself.
 void fit_xsave_size(CpuidTable& table) {
@@ -122,16 +126,28 @@ void set_topology(CpuidTable& table, std::uint32_t vcpus) {
 
 }  // namespace
 
-CpuidTable make_guest_cpuid(const CpuidTable& supported, std::uint32_t vcpus, bool tsc_deadline) {
+bool is_withheld_leaf(const CpuidEntry& e) {
+    if (e.leaf == 0xd) {
+        return e.subleaf >= 32 || (e.subleaf >= 2 && (kXsaveComponents & bit(e.subleaf)) == 0);
+    }
+    return std::find(std::begin(kEmptyLeaves), std::end(kEmptyLeaves), e.leaf) != std::end(kEmptyLeaves);
+}
+
+CpuidTable withhold_cpuid(const CpuidTable& supported) {
     CpuidTable table = supported;
     for (const CpuidMask& mask : kTakenAway) {
         apply(mask, table);
     }
     for (CpuidEntry& e : table.entries) {
-        if (is_empty_leaf(e)) {
+        if (is_withheld_leaf(e)) {
             e.eax = e.ebx = e.ecx = e.edx = 0;
         }
     }
+    return table;
+}
+
+CpuidTable make_guest_cpuid(const CpuidTable& supported, std::uint32_t vcpus, bool tsc_deadline) {
+    CpuidTable table = withhold_cpuid(supported);
     if (CpuidEntry* e = table.find(0x1)) {
         e->ecx |= bit(31) | bit(21);  // hypervisor; x2APIC, which the LAPIC in the kernel has
         set_field(e->ecx, 24, 1, tsc_deadline ? 1 : 0);

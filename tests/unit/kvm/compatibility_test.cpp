@@ -33,3 +33,20 @@ TEST_CASE("a host that offers everything is fine; each thing it lacks is a line 
     offer.capabilities.tsc_scaling = true;
     CHECK(vmm::missing_on(needs, offer).size() == 6);
 }
+
+TEST_CASE("a guest with a feature whose state does not travel is refused, although the host has it",
+          "[kvm]") {
+    FakeKvm fake;
+    fake.cpuid[1].ecx |= 1U << 5;
+    fake.cpuid.push_back({0xa, 0, 0, 0x08300805, 0, 0, 0, {}});
+    const auto kvm = vmm::Kvm::open(fake);
+    REQUIRE(kvm);
+    const auto offer = vmm::probe_host(*kvm);
+    REQUIRE(offer);
+    vmm::CpuNeeds needs;
+    needs.tsc_khz = offer->tsc_khz;
+    needs.cpuid = *kvm->supported_cpuid();
+    CHECK(vmm::missing_on(needs, *offer) ==
+          std::vector<std::string>{"leaf 0x1 ecx bit 5 (vmx) is not offered by the destination",
+                                   "leaf 0xa.0 describes a feature whose state does not travel"});
+}

@@ -46,6 +46,27 @@ TEST_CASE("a guest gets no feature whose state does not travel", "[kvm]") {
     CHECK((vmm::make_guest_cpuid(host(), 4, false).find(0x1)->ecx & (1U << 24)) == 0);
 }
 
+TEST_CASE("a guest gets no CET, and no component of the XSAVE area that is not known to travel", "[kvm]") {
+    CpuidTable newer = host();
+    newer.find(0x7)->ecx = (1U << 7) | (1U << 8);  // and GFNI
+    newer.find(0x7)->edx |= 1U << 20;
+    newer.find(0xd)->eax |= 1U << 19;
+    newer.find(0xd)->edx = 1U << 30;
+    newer.entries.push_back({0xd, 1, 1, 0xf, 0, (1U << 11) | (1U << 12), 0});
+    newer.entries.push_back({0xd, 11, 1, 16, 0, 1, 0});
+    newer.entries.push_back({0xd, 19, 1, 128, 960, 0, 0});
+    const CpuidTable guest = vmm::make_guest_cpuid(newer, 1, true);
+    CHECK(guest.find(0x7)->ecx == 1U << 8);
+    CHECK(guest.find(0x7)->edx == 1U << 26);
+    CHECK(guest.find(0xd)->eax == 0x2e7);
+    CHECK(guest.find(0xd)->edx == 0);
+    CHECK(guest.find(0xd, 1)->eax == 0xf);
+    CHECK(guest.find(0xd, 1)->ecx == 0);
+    CHECK(guest.find(0xd, 11)->eax == 0);
+    CHECK(guest.find(0xd, 19)->eax == 0);
+    CHECK(vmm::cpuid_missing_on(guest, vmm::withhold_cpuid(newer)).empty());
+}
+
 TEST_CASE("the topology is one package of single-threaded cores", "[kvm]") {
     const CpuidTable guest = vmm::make_guest_cpuid(host(), 5, true);
     CHECK(((guest.find(0x1)->ebx >> 16) & 0xff) == 5);
