@@ -101,6 +101,15 @@ std::vector<std::uint32_t> nonzero_msrs(std::span<const MsrValue> values) {
     return indices;
 }
 
+// KVM's msr_based_features_all_except_vmx (arch/x86/kvm/x86.c), without those of is_withheld().
+bool describes_host(std::uint32_t index) {
+    constexpr std::uint32_t kBiosSignId = 0x8b;
+    constexpr std::uint32_t kPlatformInfo = 0xce;
+    constexpr std::uint32_t kArchCapabilities = 0x10a;
+    constexpr std::uint32_t kDeCfg = 0xc001'1029;
+    return index == kBiosSignId || index == kPlatformInfo || index == kArchCapabilities || index == kDeCfg;
+}
+
 Result<void> set_msrs(const KvmFd& vcpu, std::span<const MsrValue> values) {
     for (std::size_t at = 0; at < values.size(); at += kBatch) {
         const auto batch = values.subspan(at, std::min(kBatch, values.size() - at));

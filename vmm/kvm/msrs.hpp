@@ -36,6 +36,10 @@ Result<std::vector<MsrValue>> get_msrs(const KvmFd& vcpu, std::span<const std::u
 // The indices of those that are not zero: what another host must know.
 std::vector<std::uint32_t> nonzero_msrs(std::span<const MsrValue> values);
 
+// Whether it says what the host's CPU is or can: KVM gives it a value of the host's when a vCPU is created
+// and takes no other once the vCPU has run (newer kernels).
+bool describes_host(std::uint32_t index);
+
 // In the order given. KVM stops at the first it does not take: the error names that one and its value.
 Result<void> set_msrs(const KvmFd& vcpu, std::span<const MsrValue> values);
 

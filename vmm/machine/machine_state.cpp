@@ -73,6 +73,10 @@ Result<PristineState> capture_pristine(Machine& machine, VcpuTeam& team) {
     const ClockReading clock = TRY(read_clock(machine.vm(), real_clock()));
     pristine.vcpus = TRY(save_vcpus(team, machine.vcpus().size(), clock));
     pristine.irqchips = TRY(save_irqchips(machine.vm()));
+    // This host's; a guest that came from another keeps those it came with.
+    for (VcpuState& vcpu : pristine.vcpus) {
+        std::erase_if(vcpu.msrs, [](const MsrValue& msr) { return describes_host(msr.index); });
+    }
     return pristine;
 }
 

@@ -2,6 +2,7 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <future>
 
@@ -268,6 +269,22 @@ TEST_CASE("a destination that cannot start knows whether a vCPU ever entered", "
         CHECK(destination.lifecycle->entered());
         CHECK(destination.lifecycle->wait_end().reason == Reason::crash);
     }
+}
+
+TEST_CASE("a reset after a move leaves the MSRs that describe the source's CPU", "[machine]") {
+    MachineFixture source{spin, 1, {0x10a}};
+    source.fake.msrs[0x10a] = 5;
+    REQUIRE(source.lifecycle->begin_handover());
+    const auto snapshot = source.lifecycle->save();
+    REQUIRE(snapshot);
+    MachineFixture destination{writes_once(0x11, 0), 1, {0x10a}};
+    REQUIRE(destination.lifecycle->restore(*snapshot));
+    CHECK(destination.fake.msrs[0x10a] == 5);
+    destination.fake.read_only_msrs.insert(0x10a);  // once it has run
+    REQUIRE(destination.lifecycle->resume());
+    REQUIRE(eventually([&] { return destination.lifecycle->resets() == 1 || destination.lifecycle->end(); }));
+    CHECK_FALSE(destination.lifecycle->end());
+    CHECK(destination.fake.msrs[0x10a] == 5);
 }
 
 TEST_CASE("a snapshot that does not fit the machine is refused before KVM is touched", "[machine]") {

@@ -87,8 +87,13 @@ class FakeDevice final : public vmm::Device, public vmm::BusDevice {
 };
 
 struct MachineFixture {
-    // `guest` is what KVM_RUN does; see FakeKvm::on_run.
-    explicit MachineFixture(std::function<int(kvm_run&)> guest, std::uint32_t vcpus = 1) {
+    // `guest` is what KVM_RUN does; see FakeKvm::on_run. `msrs` are known besides the usual ones.
+    explicit MachineFixture(std::function<int(kvm_run&)> guest, std::uint32_t vcpus = 1,
+                            std::vector<std::uint32_t> msrs = {}) {
+        for (const std::uint32_t msr : msrs) {
+            fake.listed_msrs.push_back(msr);
+            fake.known_msrs.insert(msr);
+        }
         fake.on_run = std::move(guest);
         kvm.emplace(std::move(*vmm::Kvm::open(fake)));
         vmm::MachineConfig config;
