@@ -23,7 +23,7 @@ struct IrqchipState {
     }
 };
 
-// vCPUs are stopped.
+// vCPUs are stopped, and saved after this: see save_machine().
 Result<IrqchipState> save_irqchips(const KvmVm& vm);
 // After the LAPIC of every vCPU: an interrupt that the IOAPIC delivers while its state is set is lost in a
 // LAPIC whose state is set afterwards.

@@ -34,11 +34,14 @@ Result<Bytes> save_machine(Machine& machine, VcpuTeam& team, const RunFlags& fla
     // The clock first: the TSCs are related to it.
     const ClockReading clock = TRY(read_clock(machine.vm(), real_clock()));
     snapshot.put(0, clock.state);
+    // The PIT goes on ticking: a tick between these two is in the LAPICs as well as still to come, which an
+    // edge may be; the other way round it would be in neither.
+    const IrqchipState irqchips = TRY(save_irqchips(machine.vm()));
     const std::vector<VcpuState> vcpus = TRY(save_vcpus(team, machine.vcpus().size(), clock));
     for (std::uint32_t i = 0; i < vcpus.size(); ++i) {
         snapshot.put(i, vcpus[i]);
     }
-    snapshot.put(0, TRY(save_irqchips(machine.vm())));
+    snapshot.put(0, irqchips);
     for (const auto& device : machine.devices()) {
         device->save(snapshot);
     }

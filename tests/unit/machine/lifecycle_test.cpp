@@ -287,6 +287,17 @@ TEST_CASE("a reset after a move leaves the MSRs that describe the source's CPU",
     CHECK(destination.fake.msrs[0x10a] == 5);
 }
 
+TEST_CASE("interrupt controllers are saved before the vCPUs", "[machine]") {
+    MachineFixture f{spin};
+    REQUIRE(f.lifecycle->begin_handover());
+    (void)f.fake.take_calls();
+    REQUIRE(f.lifecycle->save());
+    const auto calls = f.fake.take_calls();
+    CHECK(std::find(calls.begin(), calls.end(), "GET_PIT2") <
+          std::find(calls.begin(), calls.end(), "GET_LAPIC"));
+    REQUIRE(f.lifecycle->cancel_handover());
+}
+
 TEST_CASE("a snapshot that does not fit the machine is refused before KVM is touched", "[machine]") {
     MachineFixture source{spin, 2};
     REQUIRE(source.lifecycle->begin_handover());
