@@ -11,6 +11,9 @@ namespace vmm {
 
 inline constexpr std::uint32_t kMsrTsc = 0x10;
 inline constexpr std::uint32_t kMsrTscDeadline = 0x6e0;
+// KVM's Documentation/virt/kvm/x86/msr.rst: MSR_KVM_WALL_CLOCK and MSR_KVM_WALL_CLOCK_NEW, one for the VM.
+inline constexpr std::uint32_t kMsrWallClock = 0x11;
+inline constexpr std::uint32_t kMsrWallClockNew = 0x4b56'4d00;
 
 struct MsrValue {
     std::uint32_t index = 0;

@@ -77,12 +77,17 @@ Result<void> set_xsave(const Vcpu& vcpu, const Bytes& saved) {
 }
 
 // What is zero and unknown here is left out: the source merely has a register that this host does not. The
-// TSC deadline comes last: KVM compares it with the TSC at once.
+// TSC deadline comes last: KVM compares it with the TSC at once. The wall clock is the VM's: each write makes
+// KVM write guest memory, and vCPUs are restored all at once.
 Result<void> restore_msrs(const Vcpu& vcpu, const std::vector<MsrValue>& saved) {
     std::vector<MsrValue> msrs;
     std::optional<MsrValue> deadline;
     for (const MsrValue& msr : saved) {
         const bool known = std::binary_search(vcpu.msrs().begin(), vcpu.msrs().end(), msr.index);
+        const bool of_vm = msr.index == kMsrWallClock || msr.index == kMsrWallClockNew;
+        if (of_vm && vcpu.index() != 0) {
+            continue;
+        }
         if (msr.index == kMsrTscDeadline) {
             deadline = msr;
         } else if (msr.index != kMsrTsc && (known || msr.value != 0)) {

@@ -47,6 +47,23 @@ TEST_CASE("a vCPU is restored with its LAPIC before its MSRs, the TSC deadline l
                                      "MSR 0x6e0", "SET_VCPU_EVENTS"});
 }
 
+TEST_CASE("the wall clock of the VM is restored by vCPU 0 alone", "[kvm]") {
+    FakeKvm fake;
+    fake.known_msrs.insert({0x11, 0x4b564d00});
+    fake.listed_msrs.insert(fake.listed_msrs.end(), {0x11, 0x4b564d00});
+    FakeVm vm{fake};
+    for (const std::uint32_t index : {0U, 1U}) {
+        const auto vcpu = vm.vcpu(index);
+        vmm::VcpuState state = sample(*vcpu);
+        state.msrs = {{0x11, 0x1000}, {0x4b564d00, 0x2000}};
+        (void)fake.take_calls();
+        REQUIRE(vmm::restore_vcpu(*vcpu, state, std::nullopt));
+        const Calls calls = fake.take_calls();
+        CHECK(std::count(calls.begin(), calls.end(), "MSR 0x11") == (index == 0 ? 1 : 0));
+        CHECK(std::count(calls.begin(), calls.end(), "MSR 0x4b564d00") == (index == 0 ? 1 : 0));
+    }
+}
+
 TEST_CASE("without sregs2 and XSAVE2 the older calls are used", "[kvm]") {
     FakeKvm fake;
     fake.capabilities[KVM_CAP_SREGS2] = 0;
