@@ -1,5 +1,6 @@
 #include "vmm/kvm/guest_clock.hpp"
 
+#include <cpuid.h>
 #include <x86intrin.h>
 
 #include <algorithm>
@@ -62,11 +63,26 @@ std::uint64_t advance_tsc(std::uint64_t tsc, std::uint32_t khz, std::uint64_t th
     return forward ? tsc + ticks : tsc - ticks;
 }
 
-std::uint64_t unoffset_tsc(std::uint64_t tsc, std::uint32_t guest_khz, std::uint32_t host_khz, bool scaling) {
-    if (!scaling || host_khz == 0 || tsc_frequencies_agree(guest_khz, host_khz)) {
+// Intel SDM volume 3, 26.6.5 (TSC multiplier); AMD APM volume 2, 15.30.5 (TSC ratio MSR).
+unsigned host_tsc_ratio_bits() {
+    static const unsigned bits = [] {
+        constexpr unsigned kSvm = 1U << 2;
+        unsigned eax = 0;
+        unsigned ebx = 0;
+        unsigned ecx = 0;
+        unsigned edx = 0;
+        return __get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) != 0 && (ecx & kSvm) != 0 ? 32U : 48U;
+    }();
+    return bits;
+}
+
+std::uint64_t unoffset_tsc(std::uint64_t tsc, std::uint32_t guest_khz, std::uint32_t host_khz,
+                           unsigned ratio_bits) {
+    if (ratio_bits == 0 || host_khz == 0 || tsc_frequencies_agree(guest_khz, host_khz)) {
         return tsc;
     }
-    return static_cast<std::uint64_t>(Wide{tsc} * guest_khz / host_khz);
+    const Wide ratio = (Wide{guest_khz} << ratio_bits) / host_khz;
+    return static_cast<std::uint64_t>(Wide{tsc} * ratio >> ratio_bits);
 }
 
 bool tsc_frequencies_agree(std::uint32_t guest_khz, std::uint32_t host_khz) {

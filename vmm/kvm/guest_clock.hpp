@@ -52,9 +52,14 @@ bool tsc_frequencies_agree(std::uint32_t guest_khz, std::uint32_t host_khz);
 // The TSC of the CPU that runs this.
 std::uint64_t host_tsc();
 
-// What the guest's TSC would be at offset 0: the host's, or scaled if KVM scales and the frequencies do not
-// agree. KVM scales with fewer fractional bits on AMD: there it is right to about 100 us.
-std::uint64_t unoffset_tsc(std::uint64_t tsc, std::uint32_t guest_khz, std::uint32_t host_khz, bool scaling);
+// Fractional bits of the ratio by which this CPU scales a guest's TSC: 48 with VMX, 32 with SVM.
+unsigned host_tsc_ratio_bits();
+
+// What the guest's TSC would be at offset 0: the host's, or, if the frequencies do not agree, scaled by KVM's
+// own ratio of `ratio_bits` fractional bits. 0: KVM does not scale. The exact quotient would be ahead of
+// KVM's, and the guest's TSC would go back by the difference (100 us after some days on AMD).
+std::uint64_t unoffset_tsc(std::uint64_t tsc, std::uint32_t guest_khz, std::uint32_t host_khz,
+                           unsigned ratio_bits);
 
 // Sets to zero what differs between a save and the save after a restore: all of it.
 void normalise_for_comparison(ClockState& state);

@@ -30,8 +30,8 @@ Result<void> set_tsc_offset(const Vcpu& vcpu, std::uint64_t offset) {
 
 // Ticks of the guest's TSC for a value or a distance of the host's.
 std::uint64_t guest_ticks(const Vcpu& vcpu, std::uint64_t host_ticks) {
-    return unoffset_tsc(host_ticks, vcpu.tsc_khz(), vcpu.host_tsc_khz(),
-                        vcpu.vm().capabilities().tsc_scaling);
+    const unsigned ratio_bits = vcpu.vm().capabilities().tsc_scaling ? host_tsc_ratio_bits() : 0;
+    return unoffset_tsc(host_ticks, vcpu.tsc_khz(), vcpu.host_tsc_khz(), ratio_bits);
 }
 
 // The guest's TSC when `clock` was read. Both ways give all vCPUs the same instant.

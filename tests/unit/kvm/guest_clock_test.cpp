@@ -23,11 +23,20 @@ TEST_CASE("a TSC keeps its distance to kvmclock", "[kvm]") {
 }
 
 TEST_CASE("the TSC is scaled only where KVM scales", "[kvm]") {
-    CHECK(vmm::unoffset_tsc(1'000'000, 1'000'000, 2'000'000, true) == 500'000);
-    CHECK(vmm::unoffset_tsc(1'000'000, 1'000'000, 2'000'000, false) == 1'000'000);
-    CHECK(vmm::unoffset_tsc(1'000'000, 2'000'499, 2'000'000, true) == 1'000'000);
+    CHECK(vmm::unoffset_tsc(1'000'000, 1'000'000, 2'000'000, 48) == 500'000);
+    CHECK(vmm::unoffset_tsc(1'000'000, 1'000'000, 2'000'000, 0) == 1'000'000);
+    CHECK(vmm::unoffset_tsc(1'000'000, 2'000'499, 2'000'000, 48) == 1'000'000);
     CHECK(vmm::tsc_frequencies_agree(2'000'500, 2'000'000));
     CHECK_FALSE(vmm::tsc_frequencies_agree(2'000'501, 2'000'000));
+}
+
+TEST_CASE("the TSC is scaled by the ratio that KVM has, which is cut off", "[kvm]") {
+    constexpr std::uint64_t kTicks = 3'000'000'000'000'000;  // 11 days at 3 GHz
+    // 2/3 of them are 2e15. The ratio falls short of 2/3 by 2/3 of its last bit.
+    CHECK(vmm::unoffset_tsc(kTicks, 2'000'000, 3'000'000, 48) == 1'999'999'999'999'992);
+    CHECK(vmm::unoffset_tsc(kTicks, 2'000'000, 3'000'000, 32) == 1'999'999'999'534'338);
+    const unsigned bits = vmm::host_tsc_ratio_bits();
+    CHECK((bits == 32 || bits == 48));
 }
 
 TEST_CASE("kvmclock goes on by the time since, however that is known", "[kvm]") {
