@@ -31,8 +31,7 @@ struct SystemEventExit {
 };
 // A signal, immediate_exit, or an INIT taken by a vCPU that waited for one: run again if that is wanted.
 struct InterruptedExit {};
-// KVM cannot go on with this guest: KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_FAIL_ENTRY, or an exit we never asked
-// for.
+// KVM cannot go on with this guest: KVM_EXIT_INTERNAL_ERROR, or an exit we never asked for.
 struct ErrorExit {
     std::string text;
 };

@@ -80,6 +80,10 @@ Result<Exit> Vcpu::run() {
         }
         shared().exit_reason = KVM_EXIT_INTR;  // KVM does not always say so itself
     }
+    if (shared().exit_reason == KVM_EXIT_FAIL_ENTRY) {
+        return fail(Code::kvm, "KVM_RUN: the CPU refused to enter the guest, hardware reason {:#x}",
+                    std::uint64_t{shared().fail_entry.hardware_entry_failure_reason});
+    }
     return decode_exit();
 }
 
@@ -103,9 +107,6 @@ Exit Vcpu::decode_exit() const {
             return SystemEventExit{system_event(run.system_event.type), run.system_event.type};
         case KVM_EXIT_INTR:
             return InterruptedExit{};
-        case KVM_EXIT_FAIL_ENTRY:
-            return ErrorExit{fmt::format("the CPU refused to enter the guest, hardware reason {:#x}",
-                                         std::uint64_t{run.fail_entry.hardware_entry_failure_reason})};
         case KVM_EXIT_INTERNAL_ERROR: {
             std::string text = fmt::format("KVM internal error {}", std::uint32_t{run.internal.suberror});
             if (run.internal.suberror == KVM_INTERNAL_ERROR_EMULATION) {

@@ -27,7 +27,7 @@ class Vcpu {
     Vcpu& operator=(const Vcpu&) = delete;
 
     // Runs the guest until it needs us; completes the previous exit first. On the vCPU's thread. An error is
-    // a KVM_RUN that failed: the guest cannot go on.
+    // a KVM_RUN that failed, or the CPU refused to enter the guest (KVM_EXIT_FAIL_ENTRY): it cannot go on.
     Result<Exit> run();
 
     // While set, run() completes the previous exit and comes back with InterruptedExit (or the next exit of

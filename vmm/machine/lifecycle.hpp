@@ -90,7 +90,7 @@ class Lifecycle {
     // arrives paused. After an error entered() tells whether the guest may have run: if not, the source may
     // resume.
     Result<std::optional<TimePoint>> start();
-    // Whether any vCPU ever called KVM_RUN for the guest to run.
+    // Whether any vCPU ever ran: it is in KVM_RUN, or came back from it with anything but a failure.
     bool entered() const { return team_->ever_entered(); }
 
   private:

@@ -21,7 +21,7 @@ class VcpuTeam {
     // Runs `task` for each vCPU, on its own thread, all at once; the first error by vCPU number. All are
     // parked.
     Result<void> for_each(const VcpuThread::Task& task);
-    // Whether any vCPU ever called KVM_RUN for the guest to run. All are parked.
+    // Whether any vCPU did: VcpuThread::ever_entered().
     bool ever_entered() const;
 
   private:

@@ -204,6 +204,10 @@ std::optional<Exit> VcpuThread::next_exit() {
         fail_run(exit.error());
         return std::nullopt;
     }
+    if (!came_back_) {
+        const std::lock_guard lock{mutex_};
+        came_back_ = true;
+    }
     return std::move(*exit);
 }
 
@@ -233,6 +237,7 @@ void VcpuThread::fail_run(const Error& error) {
     {
         const std::lock_guard lock{mutex_};
         failure_ = error;
+        ever_entered_ = came_back_;
     }
     dispatcher_.failed(vcpu_, error);
 }

@@ -34,7 +34,8 @@ class VcpuThread {
     // Waits until the thread has called KVM_RUN for the first time since run(): the time just before the
     // call. An error if the call has failed by now, or if the thread parked again without calling it.
     Result<TimePoint> wait_entered();
-    // Whether it ever called KVM_RUN for the guest to run. While parked.
+    // Whether it ever called KVM_RUN for the guest to run and is still in it, or came back with anything but
+    // a failure. After nothing but failures nobody outside has seen anything of the guest.
     bool ever_entered();
 
     // Asks the vCPU to park (sets immediate_exit, then signals). Does not wait: all vCPUs are asked before
@@ -68,6 +69,7 @@ class VcpuThread {
     bool parked_ = true;
     bool quit_ = false;
     bool ever_entered_ = false;
+    bool came_back_ = false;            // KVM_RUN, without a failure; written by the thread itself
     std::optional<TimePoint> entered_;  // since the last run()
     std::optional<Error> failure_;      // since the last run()
     Task task_;

@@ -85,8 +85,9 @@ TEST_CASE("errors of KVM are readable", "[kvm]") {
         run.fail_entry.hardware_entry_failure_reason = 0x80000021;
         return 0;
     };
-    exit = vcpu->run();
-    CHECK_THAT(std::get<vmm::ErrorExit>(*exit).text, Contains("0x80000021"));
+    const auto refused = vcpu->run();
+    REQUIRE_FALSE(refused);
+    CHECK_THAT(refused.error().text(), Contains("0x80000021"));
     fake.on_run = [](kvm_run& run) {
         run.exit_reason = KVM_EXIT_HLT;
         return 0;

@@ -266,8 +266,17 @@ TEST_CASE("a destination that cannot start knows whether a vCPU ever entered", "
         MachineFixture destination{[](kvm_run&) { return EFAULT; }};
         REQUIRE(destination.lifecycle->restore(*snapshot));
         (void)destination.lifecycle->start();  // it may not have failed yet
-        CHECK(destination.lifecycle->entered());
         CHECK(destination.lifecycle->wait_end().reason == Reason::crash);
+        CHECK_FALSE(destination.lifecycle->entered());
+    }
+    SECTION("KVM_RUN failed later") {
+        MachineFixture destination{[runs = std::make_shared<std::atomic<int>>(0)](kvm_run& run) {
+            return (*runs)++ == 0 ? out(run, 0x10, 1) : EFAULT;
+        }};
+        REQUIRE(destination.lifecycle->restore(*snapshot));
+        (void)destination.lifecycle->start();
+        CHECK(destination.lifecycle->wait_end().reason == Reason::crash);
+        CHECK(destination.lifecycle->entered());
     }
 }
 

@@ -123,11 +123,31 @@ TEST_CASE("a KVM_RUN that fails is a crash of the guest, not of the process", "[
     f.thread->run();
     f.thread->wait_parked();
     CHECK_FALSE(f.thread->wait_entered());
-    CHECK(f.thread->ever_entered());  // it was called: nobody may say it was not
+    CHECK_FALSE(f.thread->ever_entered());
     const auto request = f.requests.take();
     REQUIRE(request);
     CHECK(request->kind == vmm::GuestRequest::Kind::crash);
     CHECK_THAT(request->text, Catch::Matchers::Contains("KVM_RUN") && Catch::Matchers::Contains("rip="));
+}
+
+TEST_CASE("a CPU that refuses the guest has not run it", "[machine]") {
+    Fixture f{[](kvm_run& run) {
+        run.exit_reason = KVM_EXIT_FAIL_ENTRY;
+        return 0;
+    }};
+    f.thread->run();
+    f.thread->wait_parked();
+    CHECK_FALSE(f.thread->wait_entered());
+    CHECK_FALSE(f.thread->ever_entered());
+    CHECK(f.requests.take()->kind == vmm::GuestRequest::Kind::crash);
+}
+
+TEST_CASE("a vCPU that fails after it ran has run", "[machine]") {
+    std::atomic<int> sent = 0;
+    Fixture f{[&](kvm_run& run) { return sent++ == 0 ? out(run, 0x20, 1) : EFAULT; }};
+    f.thread->run();
+    f.thread->wait_parked();
+    CHECK(f.thread->ever_entered());
 }
 
 TEST_CASE("a vCPU that cannot be told it was paused never enters the guest", "[machine]") {
