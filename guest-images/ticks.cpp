@@ -96,7 +96,7 @@ TimerMode next_mode() {
 }
 
 // kvmclock may step back only where the host does not promise otherwise (its page lacks the stable flag)
-// and then by no more than an update of the page corrects.
+// and then by no more than an update of the page corrects. Forward it keeps to the TSC, in a move as well.
 class KvmclockCheck {
   public:
     void start() { first_ = last_ = guest::read_kvmclock(); }
@@ -113,6 +113,15 @@ class KvmclockCheck {
                 guest::fail(Fields().text("reason", "kvmclock_went_back").number("ns", step));
             }
         }
+        const auto clock_us = static_cast<int64_t>(reading.nanoseconds - last_.nanoseconds) / 1000;
+        const auto tsc_us = static_cast<int64_t>(guest::us_from_tsc(reading.tsc - last_.tsc));
+        const int64_t drift = clock_us > tsc_us ? clock_us - tsc_us : tsc_us - clock_us;
+        if (drift > kDriftUs + tsc_us / kDriftShare) {
+            guest::fail(Fields()
+                            .text("reason", "kvmclock_drift")
+                            .signed_number("kvmclock_us", clock_us)
+                            .signed_number("tsc_us", tsc_us));
+        }
         last_ = reading;
         return written;
     }
@@ -125,6 +134,11 @@ class KvmclockCheck {
     }
 
   private:
+    // Between two looks: what an update of the page corrects, and 500 ppm for hosts that measured the TSC's
+    // frequency differently (KVM itself takes 250 ppm for the same).
+    static constexpr int64_t kDriftUs = 1000;
+    static constexpr int64_t kDriftShare = 2000;
+
     guest::KvmclockReading first_ = {};
     guest::KvmclockReading last_ = {};
     uint64_t back_steps_ = 0;
