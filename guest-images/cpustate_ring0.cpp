@@ -50,6 +50,8 @@ struct WatchedMsr {
     const char* name;
     uint32_t index;
     uint64_t value;
+    uint64_t set;
+    uint64_t random_bits;  // 0: its value stays
 };
 
 constexpr uint32_t kMaxWatched = 32;
@@ -64,7 +66,7 @@ constinit uint64_t complete_rounds = 0;
 void keep_watching(const MsrPlan& plan) {
     const guest::Msr read = guest::read_msr(plan.index);
     if (read.accepted) {
-        watched[watched_count++] = {plan.name, plan.index, read.value};
+        watched[watched_count++] = {plan.name, plan.index, read.value, plan.set, plan.random_bits};
     } else {
         ++refused_count;
     }
@@ -112,6 +114,44 @@ bool check_item(uint32_t item, Fields& failure) {
     return same(msr.name, msr.value, guest::read_msr(msr.index).value, failure);
 }
 
+void set_control(guest::SplitMix& values) {
+    control.cr2 = values.next() & kAnyAddress;
+    // CR8 = 1 holds back no interrupt: vectors 0x10 to 0x1f are exceptions.
+    control.cr8 = 1;
+    guest::write_control_registers(control);
+    control = guest::read_control_registers();
+}
+
+void set_debug(guest::SplitMix& values) {
+    // Addresses and write conditions, but no breakpoint enabled (SDM volume 3 section 18.2.4).
+    debug = {values.next() & kAnyAddress, values.next() & kAnyAddress, values.next() & kAnyAddress,
+             values.next() & kAnyAddress, 0x11110400};
+    guest::write_debug_registers(debug);
+}
+
+// False when the host refuses what it took before.
+bool renew_item(uint32_t item, guest::SplitMix& values, Fields& failure) {
+    if (item == 0) {
+        set_control(values);
+        return true;
+    }
+    if (item == 1) {
+        set_debug(values);
+        return true;
+    }
+    WatchedMsr& msr = watched[item - 2];
+    if (msr.random_bits == 0) {
+        return true;
+    }
+    const uint64_t wanted = msr.set | (values.next() & msr.random_bits);
+    if (!guest::write_msr(msr.index, wanted)) {
+        failure.text("reason", "register_refused").text("register", msr.name).hex("want", wanted);
+        return false;
+    }
+    msr.value = guest::read_msr(msr.index).value;
+    return true;
+}
+
 }  // namespace
 
 void start_ring0_state(guest::SplitMix& values) {
@@ -121,19 +161,12 @@ void start_ring0_state(guest::SplitMix& values) {
     for (const MsrPlan& plan : kKept) {
         keep_watching(plan);
     }
-    // CR8 = 1 holds back no interrupt: vectors 0x10 to 0x1f are exceptions.
-    control.cr2 = values.next() & kAnyAddress;
-    control.cr8 = 1;
-    guest::write_control_registers(control);
-    control = guest::read_control_registers();
-    // Addresses and write conditions, but no breakpoint enabled (SDM volume 3 section 18.2.4).
-    debug = {values.next() & kAnyAddress, values.next() & kAnyAddress, values.next() & kAnyAddress,
-             values.next() & kAnyAddress, 0x11110400};
-    guest::write_debug_registers(debug);
+    set_control(values);
+    set_debug(values);
 }
 
-bool check_next_ring0_state(Fields& failure) {
-    if (!check_item(next, failure)) {
+bool check_next_ring0_state(guest::SplitMix& values, Fields& failure) {
+    if (!check_item(next, failure) || !renew_item(next, values, failure)) {
         return false;
     }
     if (++next == watched_count + 2) {

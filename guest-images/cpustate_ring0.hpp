@@ -12,8 +12,8 @@ namespace workload {
 // Writes known values. A model specific register the host refuses is left out for ever.
 void start_ring0_state(guest::SplitMix& values);
 
-// Checks one register (ring 0 is slow where it is emulated), the next one each time.
-bool check_next_ring0_state(guest::Fields& failure);
+// Checks one register (ring 0 is slow where it is emulated) and gives it a new value, the next one each time.
+bool check_next_ring0_state(guest::SplitMix& values, guest::Fields& failure);
 bool check_all_ring0_state(guest::Fields& failure);
 
 // How often all of them have been checked.
