@@ -23,9 +23,9 @@
 //     text(name, x, limit)        std::string, at most `limit` bytes
 //     list(name, x, limit)        std::vector of structs with visit(), or of unsigned integers
 //     part(name, x)               a struct with visit()
-//     since(version)              true when fields that came with `version` are present; such fields come
-//     last check(condition, text)      what must hold; on decoding a failure is an error, elsewhere it does
-//     nothing
+//     since(version)              true when fields that came with `version` are present; they come last
+//     check(condition, text)      what must hold; on decoding a failure is an error, elsewhere it does
+//                                 nothing
 #pragma once
 
 #include <concepts>
