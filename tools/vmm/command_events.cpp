@@ -29,6 +29,7 @@ void add_events(Commands& commands) {
         "events", "Print events as JSON lines until the guest ends or has moved away");
     auto options = std::make_shared<ClientOptions>();
     add_name(app, *options);
+    app->add_flag("--json", options->json, "The same: events are JSON lines in any case (docs/json.md)");
     app->callback([&commands, options] {
         commands.chosen = [options] { return report("events", events(options->name)); };
     });

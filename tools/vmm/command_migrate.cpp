@@ -118,18 +118,20 @@ void print_report(const json& report, const std::string& name, const migration::
     }
 }
 
-// The report of a migration that never began, or of which nothing more is heard.
-json report_of(const vmm::Error& error, bool asked, const std::string& name) {
+// The report of a migration that never began: nobody was asked, or the guest's process says so, in its words.
+json refusal(const migration::Reason& reason) {
     migration::Report report;
-    // Only the guest's own word says that it did not begin.
-    if (asked && error.code() != Code::refused) {
-        report.outcome = migration::Outcome::unknown;
-        report.reasons = {{error.code() == Code::closed ? "source_gone" : "no_answer", error.text(), name,
-                           "look where the guest runs: `vmm list` here and there"}};
-    } else {
-        report.outcome = migration::Outcome::failed;
-        report.reasons = {{"not_started", error.text(), name, fmt::format("see `vmm status {}`", name)}};
-    }
+    report.outcome = migration::Outcome::failed;
+    report.reasons = {reason};
+    return migration::to_json(report);
+}
+
+// The report of a migration of which nothing more is heard.
+json lost(const vmm::Error& error, const std::string& name) {
+    migration::Report report;
+    report.outcome = migration::Outcome::unknown;
+    report.reasons = {{error.code() == Code::closed ? "source_gone" : "no_answer", error.text(), name,
+                       "look where the guest runs: `vmm list` here and there"}};
     return migration::to_json(report);
 }
 
@@ -145,18 +147,22 @@ int migrate(const MigrateOptions& options) {
         message["id"] = "migrate";
         TRY(guest.send(message));
         asked = true;
-        json answer = TRY(follow(guest, signals, progress));
-        if (field(answer, "ok") != true) {
-            return vmm::Failure{error_of(answer)};
-        }
-        return answer;
+        return follow(guest, signals, progress);
     }();
     progress.clear();
-    const json report = reply ? field(*reply, "report") : report_of(reply.error(), asked, name);
+    const bool begun = reply && field(*reply, "ok") == true;
+    json report;
+    if (begun) {
+        report = field(*reply, "report");
+    } else if (reply) {
+        report = refusal(reason_of(field(*reply, "error")));
+    } else {
+        report = asked ? lost(reply.error(), name) : refusal(reason_of(reply.error(), name));
+    }
     if (options.client.json) {
         fmt::print("{}\n", line_of(report));
-    } else if (!reply) {
-        log_line("migrate: {}", reply.error().text());
+    } else if (!begun) {
+        log_line("migrate: {}", reply ? error_of(*reply).text() : reply.error().text());
     } else {
         print_report(report, name, request.to);
     }

@@ -1,4 +1,5 @@
 // vmm preflight: would the guest move to that host, what forbids it, and how long would it take.
+#include "migration/report.hpp"
 #include "migration/transport_socket.hpp"
 #include "tools/vmm/client_command.hpp"
 #include "tools/vmm/control_protocol.hpp"
@@ -36,11 +37,33 @@ void print_preflight(const json& preflight) {
     }
 }
 
-vmm::Result<int> preflight(const PreflightOptions& options) {
-    ControlClient guest = TRY(ControlClient::connect(options.client.name));
-    const json reply = TRY(guest.call({{"command", "preflight"}, {"to", options.to.text()}}));
-    const json& result = field(reply, "preflight");
-    if (options.client.json) {
+// The answer of a guest that could not be asked, or that does not migrate now.
+json refusal(const migration::Reason& reason) {
+    json object{{"would_migrate", false},
+                {"reasons", json::array({migration::to_json(reason)})},
+                {"warnings", json::array()}};
+    for (const char* unknown : {"memory_bytes", "used_bytes", "round_trip_ms", "clock_difference_ms",
+                                "link_mib_s", "estimated_ms"}) {
+        object[unknown] = nullptr;
+    }
+    return object;
+}
+
+int preflight(const PreflightOptions& options) {
+    const Answer answer =
+        ask_guest(options.client.name, {{"command", "preflight"}, {"to", options.to.text()}});
+    const bool answered = answer.reply && field(*answer.reply, "ok") == true;
+    json result;
+    if (answered) {
+        result = field(*answer.reply, "preflight");
+    } else {
+        result = refusal(answer.reply ? reason_of(field(*answer.reply, "error"))
+                                      : reason_of(answer.reply.error(), options.client.name));
+    }
+    if (!answered && !options.client.json) {
+        log_line("preflight: {}",
+                 answer.reply ? error_of(*answer.reply).text() : answer.reply.error().text());
+    } else if (options.client.json) {
         fmt::print("{}\n", line_of(result));
     } else {
         print_preflight(result);
@@ -60,9 +83,7 @@ void add_preflight(Commands& commands) {
     add_value(app, "DESTINATION", options->to, migration::Address::parse, "tcp:ADDR:PORT of `vmm receive`")
         ->required();
     add_json(app, options->client);
-    app->callback([&commands, options] {
-        commands.chosen = [options] { return report("preflight", preflight(*options)); };
-    });
+    app->callback([&commands, options] { commands.chosen = [options] { return preflight(*options); }; });
 }
 
 }  // namespace tools

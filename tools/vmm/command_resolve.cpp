@@ -19,18 +19,16 @@ void add_resolve(Commands& commands) {
     app->footer("Find out at the destination first: a guest that runs in two places destroys its data.");
     auto options = std::make_shared<ResolveOptions>();
     add_name(app, options->client);
+    add_json(app, options->client);
     CLI::Option_group* choice = app->add_option_group("decision");
     choice->add_flag("--resume", options->resume, "It does not run there, and never will: go on here");
     choice->add_flag("--discard", options->discard, "It runs there: free the copy here");
     choice->require_option(1);
     app->callback([&commands, options] {
         commands.chosen = [options] {
-            return report("resolve", [&]() -> vmm::Result<int> {
-                ControlClient guest = TRY(ControlClient::connect(options->client.name));
-                TRY(guest.call(
-                    {{"command", "resolve"}, {"resolution", options->discard ? "discard" : "resume"}}));
-                return 0;
-            }());
+            return order_guest(
+                "resolve", options->client,
+                {{"command", "resolve"}, {"resolution", options->discard ? "discard" : "resume"}});
         };
     });
 }

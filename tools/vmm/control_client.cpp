@@ -68,7 +68,9 @@ Result<json> ControlClient::receive(std::optional<vmm::Duration> limit) {
                 std::chrono::ceil<std::chrono::milliseconds>(until - vmm::real_clock().now()).count();
             pollfd entry{socket_.get(), POLLIN, 0};
             if (left <= 0 || ::poll(&entry, 1, static_cast<int>(left)) == 0) {
-                return fail(Code::timeout, "guest {} does not answer; its process is stopped or very busy",
+                return fail(Code::timeout,
+                            "guest {} does not answer: its process is stopped or very busy; "
+                            "see what `ps` says of it",
                             name_);
             }
         }
@@ -90,9 +92,18 @@ Result<void> ControlClient::fill() {
     return {};
 }
 
-Result<json> ControlClient::call(const json& request, std::optional<vmm::Duration> limit) {
+Result<void> ControlClient::greet() {
+    TRY(call({{"command", "status"}}, kPromptReply));
+    return {};
+}
+
+Result<json> ControlClient::exchange(const json& request, std::optional<vmm::Duration> limit) {
     TRY(send(request));
-    json reply = TRY(receive(limit));
+    return receive(limit);
+}
+
+Result<json> ControlClient::call(const json& request, std::optional<vmm::Duration> limit) {
+    json reply = TRY(exchange(request, limit));
     if (field(reply, "ok") != true) {
         return vmm::Failure{error_of(reply)};
     }
@@ -100,9 +111,28 @@ Result<json> ControlClient::call(const json& request, std::optional<vmm::Duratio
 }
 
 vmm::Error error_of(const json& reply) {
-    const json& error = field(reply, "error");
-    return {Code::refused, one_line({text_of(error, "code"), text_of(error, "what"), text_of(error, "where"),
-                                     text_of(error, "do")})};
+    return {Code::refused, one_line(reason_of(field(reply, "error")))};
+}
+
+migration::Reason reason_of(const json& reason) {
+    return {text_of(reason, "code"), text_of(reason, "what"), text_of(reason, "where"),
+            text_of(reason, "do")};
+}
+
+migration::Reason reason_of(const vmm::Error& error, const std::string& name) {
+    const char* code = "cannot_ask";
+    if (error.code() == Code::closed) {
+        code = "no_guest";
+    } else if (error.code() == Code::timeout) {
+        code = "no_answer";
+    }
+    // Our texts end with what to do.
+    const std::string& text = error.text();
+    const std::size_t remedy = text.rfind("; ");
+    if (remedy == std::string::npos) {
+        return {code, text, name, "`vmm list` shows the guests that run"};
+    }
+    return {code, text.substr(0, remedy), name, text.substr(remedy + 2)};
 }
 
 const json& field(const json& object, const char* name) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "migration/message.hpp"
 #include "tools/vmm/line_buffer.hpp"
 #include "vmm/base/clock.hpp"
 #include "vmm/base/result.hpp"
@@ -25,7 +26,13 @@ class ControlClient {
     vmm::Result<std::optional<nlohmann::json>> next();
     vmm::Result<void> fill();
 
-    // Sends a request and takes its reply; `ok: false` becomes an error in the guest's words.
+    // A first sign of life: a process that is stopped takes connections and requests all the same, and who
+    // waits without limit for its answer waits for ever.
+    vmm::Result<void> greet();
+    // Sends a request and takes its reply, whatever it says.
+    vmm::Result<nlohmann::json> exchange(const nlohmann::json& request,
+                                         std::optional<vmm::Duration> limit = std::nullopt);
+    // The same; `ok: false` becomes an error in the guest's words.
     vmm::Result<nlohmann::json> call(const nlohmann::json& request,
                                      std::optional<vmm::Duration> limit = std::nullopt);
 
@@ -43,6 +50,11 @@ class ControlClient {
 
 // How long a command waits that the control thread answers by itself.
 inline constexpr vmm::Duration kPromptReply = std::chrono::seconds{5};
+
+// A reason as another process sent it.
+migration::Reason reason_of(const nlohmann::json& reason);
+// What kept this client from asking, or from hearing the answer.
+migration::Reason reason_of(const vmm::Error& error, const std::string& name);
 
 // The error of a reply whose `ok` is false.
 vmm::Error error_of(const nlohmann::json& reply);

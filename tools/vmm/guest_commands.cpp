@@ -191,11 +191,15 @@ void GuestCommands::handle(const Asked& asked, const MigrateRequest& request) {
         return refuse(asked.client, asked.id,
                       outcome_unknown("the outcome of the last migration is unknown"));
     }
+    if (migrations_->state() != MigrationService::State::idle) {
+        return refuse(asked.client, asked.id,
+                      {"busy", fmt::format("a migration to {} is under way already", migrations_->peer()),
+                       name_, fmt::format("`vmm cancel {}` ends it", name_)});
+    }
     if (const auto started = migrations_->start(request); !started) {
-        return refuse(
-            asked.client, asked.id,
-            {"cannot_start", started.error().text(), name_,
-             fmt::format("see `vmm status {}`; `vmm cancel {}` ends a migration that runs", name_, name_)});
+        return refuse(asked.client, asked.id,
+                      {"cannot_start", started.error().text(), name_,
+                       "put that right, or start the guest with another --state-dir"});
     }
     add(Kind::migrate, asked);
 }
@@ -209,7 +213,9 @@ void GuestCommands::handle(const Asked& asked, const CancelRequest&) {
                       outcome_unknown("too late: the destination may have the guest"));
     }
     if (migrations_->state() == MigrationService::State::idle) {
-        return refuse(asked.client, asked.id, {"no_migration", "no migration is under way", name_, ""});
+        return refuse(
+            asked.client, asked.id,
+            {"no_migration", "no migration is under way", name_, fmt::format("see `vmm status {}`", name_)});
     }
     if (!migrations_->cancel()) {
         return refuse(asked.client, asked.id,

@@ -39,7 +39,16 @@ def main():
             run = output(vmm, command, "nobody", expect=1)
             if run.stdout or run.stderr.count("\n") != 1:
                 sys.exit(f"vmm {command} nobody: an error is one line on standard error, not: {run.stdout}{run.stderr}")
+        for command in ("pause", "resume", "stop", "cancel", "resolve"):
+            decision = ["--discard"] if command == "resolve" else []
+            answer = json.loads(output(vmm, command, "nobody", *decision, "--json", expect=1).stdout)
+            json_schema.validate(command, answer)
+            refused(command, answer | {"done": True})
+        answer = json.loads(output(vmm, "preflight", "nobody", "tcp:127.0.0.1:1", "--json", expect=1).stdout)
+        json_schema.validate("preflight", answer)
         output(vmm, "status", "../nobody\n", expect=1)
+        for command in ("status", "events", "pause", "stop"):
+            output(vmm, command, "no body", expect=2)
         output(vmm, "run", expect=2)
         output(vmm, "run", "--disk", "x", "image", expect=2)
         output(vmm, "migrate", "a", "127.0.0.1:1", expect=2)
