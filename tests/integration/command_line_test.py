@@ -74,8 +74,86 @@ def a_stopped_process(options):
         guest.serial.ask("status")
 
 
+def preflight_tries_what_prepare_does(options):
+    """What would fail in Prepare is a reason, and all of it comes at once."""
+    with harness.Bed(options) as bed:
+        serial = bed.directory / "serial"
+        serial.mkdir()
+        control = bed.directory / "control"
+        control.mkdir()
+        listener = bed.b.vmm("receive", "--listen", "tcp:127.0.0.1:0", "--serial", f"unix:{serial}/s", "--control",
+                             control / "s.sock", "--backing", "hugetlb")
+        listener.address = listener.wait_line(r"(tcp:127\.0\.0\.1:\d+)").group(1)
+        serial.rmdir()
+        control.rmdir()
+        # More than the pool of any machine of ours, and no more than the memory of one.
+        guest = bed.a.run("hello.elf", append="wait=1", memory="2G")
+        guest.serial.expect("ready")
+        pool = int(Path("/proc/sys/vm/nr_hugepages").read_text()) + int(
+            Path("/proc/sys/vm/nr_overcommit_hugepages").read_text())
+        wanted = {"serial_unusable", "control_unusable"} | ({"huge_pages"} if pool < 1024 else set())
+        answer = bed.a.json("preflight", "guest", listener.address, status=1)
+        json_schema.validate("preflight", answer)
+        check(wanted == {reason["code"] for reason in answer["reasons"]}, f"{answer['reasons']}")
+        report = bed.a.migrate(listener.address, status=1)
+        check(wanted == {reason["code"] for reason in report["reasons"]}, f"{report['reasons']}")
+        serial.mkdir()
+        other = bed.b.vmm("run", "--serial", f"unix:{serial}/s", "--name", "other", "--append", "wait=1",
+                          bed.guests / "hello.elf")
+        harness.Serial(serial / "s").connect().expect("ready")
+        answer = bed.a.json("preflight", "guest", listener.address, status=1)
+        what = [reason["what"] for reason in answer["reasons"] if reason["code"] == "serial_unusable"]
+        check(what and "in use" in what[0], f"{answer['reasons']}")
+        other.kill()
+
+
+def complaint(host, *args, status=4):
+    """The one line that a command ends with at once."""
+    done = host.call(*args, status=status)
+    check(not done.stdout and len(done.stderr.splitlines()) == 1, f"{args}: {done.stdout}{done.stderr}")
+    return done.stderr
+
+
+def paths_are_checked_at_the_start(options):
+    with harness.Bed(options) as bed:
+        image = bed.guests / "hello.elf"
+        listen = ("receive", "--listen", "tcp:127.0.0.1:0")
+        (bed.directory / "file").write_text("")
+        long = bed.directory / ("x" * 120)
+        for start in (("run", image), listen):
+            for bad, words in (
+                    (("--control", long), "use a shorter one"),
+                    (("--control", "/nonexistent/s"), "make it, or choose another path"),
+                    (("--control", bed.directory / "file"), "not a socket"),
+                    (("--serial", "unix:/nonexistent/s"), "make it, or choose another path"),
+                    (("--serial", f"unix:{long}"), "use a shorter one"),
+                    (("--serial", "file:/nonexistent/s"), "make it, or choose another path"),
+                    (("--serial", f"file:{bed.directory}"), "choose another path"),
+                    (("--state-dir", "/nonexistent/records"), "another --state-dir")):
+                text = complaint(bed.a, *start, *bad)
+                check(words in text, f"{start} {bad}: {text}")
+            for option in ("--control", "--state-dir"):
+                check(option in complaint(bed.a, *start, option, "", status=2), f"{start} {option}: not named")
+        # A directory whose sockets have too long a name is tried once, not for every number behind the name.
+        deep = bed.directory / ("d" * 100)
+        deep.mkdir()
+        bed.a.env["XDG_RUNTIME_DIR"] = str(deep)
+        check("use a shorter one" in complaint(bed.a, "run", image), "the length is not the reason")
+
+
+def names_in_use(options):
+    with harness.Bed(options) as bed:
+        guest = bed.a.run("hello.elf", append="wait=1")
+        guest.serial.expect("ready")
+        text = complaint(bed.a, "run", "--name", "guest", "--serial", "null", bed.guests / "hello.elf")
+        check("in use" in text and "choose another" in text, text)
+        listener = bed.b.receive()
+        text = complaint(bed.b, "receive", "--listen", listener.address)
+        check("choose another port" in text, text)
+
+
 TESTS = {name: f for name, f in list(globals().items())
-         if callable(f) and getattr(f, "__module__", "") == __name__ and not isinstance(f, type) and name != "order"}
+         if callable(f) and getattr(f, "__module__", "") == __name__ and not isinstance(f, type) and name not in ("order", "complaint")}
 
 if __name__ == "__main__":
     harness.main(TESTS)

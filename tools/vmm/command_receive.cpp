@@ -4,6 +4,7 @@
 #include "tools/vmm/listener.hpp"
 #include "tools/vmm/log.hpp"
 #include "tools/vmm/parse.hpp"
+#include "tools/vmm/path_checks.hpp"
 #include "tools/vmm/reception.hpp"
 
 namespace tools {
@@ -17,6 +18,8 @@ constexpr std::size_t kMaxIncoming = 64;
 Result<int> receive(const ReceiveOptions& options, migration::EventSink* extra) {
     // Each session opens its own; here it only says early what each would say.
     TRY(vmm::Kvm::open());
+    TRY(check_serial(options.guest.serial, false));
+    TRY(control_place(options.guest, options.name));
     EndSignals signals = TRY(EndSignals::block());
     std::unique_ptr<Listener> listener = TRY(Listener::create(options, signals));
     log_line("listening on {}", listener->address().text());

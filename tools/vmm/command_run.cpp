@@ -7,6 +7,7 @@
 #include "tools/vmm/guest_options.hpp"
 #include "tools/vmm/log.hpp"
 #include "tools/vmm/parse.hpp"
+#include "tools/vmm/path_checks.hpp"
 #include "tools/vmm/places.hpp"
 #include "vmm/machine/loader.hpp"
 
@@ -59,6 +60,10 @@ Result<std::string> open_control(GuestProcess& process, const RunOptions& option
 
 Result<int> run(const RunOptions& options, migration::EventSink* extra) {
     const vmm::Kvm kvm = TRY(vmm::Kvm::open());
+    TRY(check_serial(options.guest.serial, false));
+    if (!options.guest.control.empty()) {
+        TRY(check_socket_path(options.guest.control, "control socket"));
+    }
     const vmm::Bytes file = TRY(vmm::read_image_file(options.image));
     const std::vector<vmm::RegionConfig> memory = vmm::pc_memory_map(options.memory);
     vmm::BootImage image = TRY(vmm::load_image(file, options.append, memory).context(options.image));

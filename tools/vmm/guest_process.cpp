@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "tools/vmm/log.hpp"
+#include "tools/vmm/path_checks.hpp"
 #include "tools/vmm/places.hpp"
 
 namespace tools {
@@ -35,6 +36,8 @@ int status_of(const GuestEnd& end) {
 Result<std::unique_ptr<GuestProcess>> GuestProcess::create(GuestOptions options, EndSignals signals,
                                                            migration::EventSink* extra) {
     options.state_dir = TRY(state_directory(options.state_dir));
+    // A guest that ran for a month is not to learn at its migration that it cannot leave.
+    TRY(check_records(options.state_dir));
     std::unique_ptr<GuestProcess> process{new GuestProcess{std::move(options), std::move(signals), extra}};
     process->loop_ = TRY(vmm::EventLoop::create());
     process->signal_watch_ = TRY(process->loop_->watch(
@@ -58,10 +61,7 @@ Result<std::unique_ptr<vmm::Machine>> GuestProcess::make_machine(const vmm::Kvm&
 }
 
 Result<void> GuestProcess::open_control(const std::string& name, const std::string& peer) {
-    if (options_.control.empty()) {
-        TRY(open_runtime_directory());
-    }
-    const std::string path = options_.control.empty() ? control_path(name) : options_.control;
+    const std::string path = TRY(control_place(options_, name));
     server_ = TRY(ControlServer::listen(
         *loop_, path,
         {[this](ControlServer::Client client, const std::string& line) { commands_->request(client, line); },

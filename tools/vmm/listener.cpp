@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "tools/vmm/log.hpp"
+#include "tools/vmm/path_checks.hpp"
 #include "tools/vmm/places.hpp"
 
 namespace tools {
@@ -30,13 +31,26 @@ std::string peer_text(const sockaddr_storage& address, socklen_t length) {
     return error != 0 ? "an unknown address" : Address{host.data(), port.data()}.text();
 }
 
+Result<migration::Listener> listen(const Address& address) {
+    auto socket = migration::Listener::listen(address);
+    const int error = socket ? 0 : socket.error().sys_errno();
+    if (error == EADDRINUSE) {
+        return advise(std::move(socket), "choose another port, or 0 for any that is free");
+    }
+    if (error == EADDRNOTAVAIL) {
+        return advise(std::move(socket), "give an address of this host");
+    }
+    return socket;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Listener>> Listener::create(const ReceiveOptions& options, EndSignals& signals) {
     const std::string directory = TRY(state_directory(options.guest.state_dir));
+    TRY(check_records(directory));
     auto records = TRY(migration::RecordDirectory::open(directory));
     records.remove_expired();
-    auto socket = TRY(migration::Listener::listen(options.listen));
+    auto socket = TRY(listen(options.listen));
     const migration::Uuid boot_id = TRY(migration::host_boot_id());
     return std::unique_ptr<Listener>{
         new Listener{options, signals, std::move(socket), std::move(records), boot_id}};

@@ -4,6 +4,7 @@
 
 #include "tools/vmm/board_setup.hpp"
 #include "tools/vmm/parse.hpp"
+#include "tools/vmm/path_checks.hpp"
 #include "tools/vmm/places.hpp"
 #include "tools/vmm/unix_socket.hpp"
 
@@ -27,6 +28,23 @@ Result<std::uint64_t> meminfo(std::string_view wanted) {
         std::getline(info, unit);
     }
     return vmm::fail(Code::unsupported, "/proc/meminfo has no line {}", wanted);
+}
+
+// Tries what Prepare will do: only the kernel knows what pool, reservations and overcommitment come to.
+Result<void> reserve_huge_pages(std::uint64_t ram_bytes) {
+    std::vector<vmm::Mapping> held;
+    for (const vmm::RegionConfig& region : vmm::pc_memory_map(ram_bytes)) {
+        held.push_back(TRY(vmm::Mapping::anonymous(region.size, vmm::Backing::hugetlb)));
+    }
+    return {};
+}
+
+migration::Reason reason_from(const char* code, const vmm::Error& error, const char* where) {
+    // Our texts end with what to do.
+    const std::string& text = error.text();
+    const std::size_t remedy = text.rfind("; ");
+    return {code, text.substr(0, remedy), where,
+            remedy == std::string::npos ? "see the log of `vmm receive`" : text.substr(remedy + 2)};
 }
 
 }  // namespace
@@ -54,20 +72,43 @@ Result<migration::Offer> ReceivingVm::offer() const {
 
 migration::PreflightReply ReceivingVm::examine(const migration::Manifest& manifest) {
     migration::PreflightReply reply = machine_.examine(manifest);
-    const std::string& name = options_.name.empty() ? manifest.name : options_.name;
-    if (!is_guest_name(name)) {
-        reply.reasons.push_back({"bad_name", "the guest's name is not one that this host can use", "name",
-                                 "give `vmm receive` a --name"});
-    } else if (is_listening(options_.guest.control.empty() ? control_path(name) : options_.guest.control)) {
-        reply.reasons.push_back({"name_in_use", fmt::format("a guest named \"{}\" runs there already", name),
-                                 "name", "give `vmm receive` another --name"});
-    }
+    examine_name(options_.name.empty() ? manifest.name : options_.name, reply);
     if (session_.serial_taken) {
         reply.reasons.push_back({"serial_in_use",
                                  "another guest of this listener has the back end of the serial port",
                                  "device serial", "start another `vmm receive` with a --serial of its own"});
+    } else if (const auto serial = check_serial(options_.guest.serial, true); !serial) {
+        reply.reasons.push_back(reason_from("serial_unusable", serial.error(), "device serial"));
+    }
+    const auto directory = state_directory(options_.guest.state_dir);
+    const auto records = directory ? check_records(*directory) : vmm::Failure{directory.error()};
+    if (!records) {
+        reply.reasons.push_back(reason_from("records_unusable", records.error(), "handover record"));
+    }
+    if (options_.guest.backing == vmm::Backing::hugetlb) {
+        if (const auto room = reserve_huge_pages(manifest.ram_bytes); !room) {
+            reply.reasons.push_back({"huge_pages", room.error().text(), "memory",
+                                     "raise vm.nr_hugepages there, or receive with another --backing"});
+        }
     }
     return reply;
+}
+
+void ReceivingVm::examine_name(const std::string& name, migration::PreflightReply& reply) const {
+    if (!is_guest_name(name)) {
+        reply.reasons.push_back({"bad_name", "the guest's name is not one that this host can use", "name",
+                                 "give `vmm receive` a --name"});
+        return;
+    }
+    const auto in_use = [&]() -> Result<bool> {
+        return is_listening(TRY(control_place(options_.guest, name)));
+    }();
+    if (!in_use) {
+        reply.reasons.push_back(reason_from("control_unusable", in_use.error(), "control socket"));
+    } else if (*in_use) {
+        reply.reasons.push_back({"name_in_use", fmt::format("a guest named \"{}\" runs there already", name),
+                                 "name", "give `vmm receive` another --name"});
+    }
 }
 
 Result<migration::DestinationVm::Costs> ReceivingVm::prepare(const migration::Manifest& manifest,

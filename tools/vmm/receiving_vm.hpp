@@ -36,6 +36,7 @@ class ReceivingVm final : public migration::DestinationVm {
 
   private:
     vmm::Result<migration::Offer> offer() const;
+    void examine_name(const std::string& name, migration::PreflightReply& reply) const;
 
     const vmm::Kvm& kvm_;
     const ReceiveOptions& options_;

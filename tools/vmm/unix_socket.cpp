@@ -24,10 +24,7 @@ constexpr int kBacklog = 64;
 Result<sockaddr_un> address_of(const std::string& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path) {
-        return fail(Code::invalid, "socket path {} is longer than {} bytes; use a shorter one", path,
-                    sizeof address.sun_path - 1);
-    }
+    TRY(check_socket_length(path));
     std::copy(path.begin(), path.end(), address.sun_path);
     return address;
 }
@@ -35,9 +32,7 @@ Result<sockaddr_un> address_of(const std::string& path) {
 // Between finding a socket stale and replacing it another process may do the same: one at a time in a
 // directory.
 Result<UniqueFd> lock_directory_of(const std::string& path) {
-    const std::size_t slash = path.rfind('/');
-    const std::string directory =
-        slash == std::string::npos ? "." : path.substr(0, std::max<std::size_t>(slash, 1));
+    const std::string directory = directory_of(path);
     UniqueFd fd{::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
     if (!fd || ::flock(fd.get(), LOCK_EX) != 0) {
         return fail_errno(Code::io, "open directory {} for a control socket", directory);
@@ -53,13 +48,8 @@ Result<void> remove_stale(const std::string& path) {
     if (!S_ISSOCK(status.st_mode)) {
         return fail(Code::invalid, "{} exists and is not a socket; choose another path", path);
     }
-    const auto connected = connect_unix(path);
-    if (connected) {
-        return fail(Code::invalid, "control socket {} is in use by another process; choose another name",
-                    path);
-    }
-    if (connected.error().code() != Code::closed) {
-        return vmm::Failure{connected.error()};
+    if (TRY(is_listening(path))) {
+        return fail(Code::invalid, "control socket {} is in use by another process; choose another", path);
     }
     if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
         return fail_errno(Code::io, "remove the stale socket {}", path);
@@ -68,6 +58,19 @@ Result<void> remove_stale(const std::string& path) {
 }
 
 }  // namespace
+
+std::string directory_of(const std::string& path) {
+    const std::size_t slash = path.rfind('/');
+    return slash == std::string::npos ? "." : path.substr(0, std::max<std::size_t>(slash, 1));
+}
+
+Result<void> check_socket_length(const std::string& path) {
+    constexpr std::size_t kLongest = sizeof(sockaddr_un::sun_path) - 1;
+    if (path.size() > kLongest) {
+        return fail(Code::limit, "socket path {} is longer than {} bytes; use a shorter one", path, kLongest);
+    }
+    return {};
+}
 
 Result<UnixListener> UnixListener::listen(const std::string& path) {
     const sockaddr_un address = TRY(address_of(path));
@@ -110,15 +113,31 @@ Result<UniqueFd> connect_unix(const std::string& path) {
     const timeval patience{2, 0};
     (void)::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+        if (errno == EAGAIN) {
+            return fail(Code::timeout,
+                        "nobody takes connections at {}: the process is stopped or very busy; see what `ps` "
+                        "says of it",
+                        path);
+        }
+        if (errno == EACCES || errno == EPERM) {
+            return fail(Code::io, "socket {} is not yours to connect to; ask as the user whose guest it is",
+                        path);
+        }
         const Code code = errno == ECONNREFUSED || errno == ENOENT ? Code::closed : Code::io;
-        return fail_errno(code, "connect to control socket {}", path);
+        return fail_errno(code, "connect to socket {}", path);
     }
     return fd;
 }
 
-bool is_listening(const std::string& path) {
+Result<bool> is_listening(const std::string& path) {
     const auto connected = connect_unix(path);
-    return connected || connected.error().code() != Code::closed;
+    if (connected || connected.error().code() == Code::timeout) {
+        return true;
+    }
+    if (connected.error().code() == Code::closed) {
+        return false;
+    }
+    return vmm::Failure{connected.error()};
 }
 
 }  // namespace tools

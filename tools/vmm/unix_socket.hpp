@@ -14,7 +14,7 @@ namespace tools {
 // A listening socket, mode 0600; the file goes with the object. The file of a process that died is replaced.
 class UnixListener {
   public:
-    // Code::invalid: a living process listens there.
+    // Code::invalid: a living process listens there, or it is no socket; another path may do.
     static vmm::Result<UnixListener> listen(const std::string& path);
     UnixListener(UnixListener&& other) noexcept = default;
     UnixListener& operator=(UnixListener&& other) = delete;
@@ -35,10 +35,14 @@ class UnixListener {
     ino_t inode_;
 };
 
-// Blocking, close-on-exec. Code::closed: no process listens there.
+std::string directory_of(const std::string& path);
+// Code::limit: no socket can have so long a path.
+vmm::Result<void> check_socket_length(const std::string& path);
+
+// Blocking, close-on-exec. Code::closed: no process listens there. Code::timeout: one does, but takes nobody.
 vmm::Result<vmm::UniqueFd> connect_unix(const std::string& path);
 
-// Whether a living process listens there, or may: not every error proves that none does.
-bool is_listening(const std::string& path);
+// Whether a living process listens there; an error when that cannot be found out.
+vmm::Result<bool> is_listening(const std::string& path);
 
 }  // namespace tools

@@ -124,7 +124,7 @@ TEST_CASE("a name has one owner, and a dead one's is free", "[tools]") {
     {
         auto first = UnixListener::listen(folder.socket());
         REQUIRE(first.has_value());
-        CHECK(is_listening(folder.socket()));
+        CHECK(*is_listening(folder.socket()));
         const auto second = UnixListener::listen(folder.socket());
         REQUIRE_FALSE(second.has_value());
         CHECK(second.error().code() == vmm::Code::invalid);
@@ -133,7 +133,8 @@ TEST_CASE("a name has one owner, and a dead one's is free", "[tools]") {
         REQUIRE(::rename(folder.socket().c_str(), (folder.path + "/t").c_str()) == 0);
     }
     REQUIRE(::rename((folder.path + "/t").c_str(), folder.socket().c_str()) == 0);
-    CHECK_FALSE(is_listening(folder.socket()));
+    CHECK_FALSE(*is_listening(folder.socket()));
+    CHECK(is_listening(std::string(200, 'x')).error().code() == vmm::Code::limit);
     CHECK(connect_unix(folder.socket()).error().code() == vmm::Code::closed);
     {
         const auto again = UnixListener::listen(folder.socket());

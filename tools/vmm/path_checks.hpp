@@ -1,0 +1,34 @@
+// Whether the paths of the command line can be used, asked before anything depends on them: at the start, and
+// when a guest asks to come. What is found may change until they are used.
+#pragma once
+
+#include <string>
+
+#include "devices/serial_backend.hpp"
+#include "tools/vmm/guest_process.hpp"
+
+namespace tools {
+
+// A Unix socket can be made at `path`, or one of a process that died be replaced; `what` it is for.
+vmm::Result<void> check_socket_path(const std::string& path, const char* what);
+
+// Where the control socket of a guest of that name goes; the runtime directory is made if it is needed.
+vmm::Result<std::string> control_place(const GuestOptions& options, const std::string& name);
+
+// `in_use`: whether it counts that another process listens there.
+vmm::Result<void> check_serial(const devices::SerialConfig& config, bool in_use);
+
+// The record directory; made if it is missing.
+vmm::Result<void> check_records(const std::string& path);
+
+// The same outcome, with what to do behind the text of an error.
+template <typename T>
+vmm::Result<T> advise(vmm::Result<T> result, std::string_view remedy) {
+    if (result) {
+        return result;
+    }
+    return vmm::Failure{
+        vmm::Error{result.error().code(), fmt::format("{}; {}", result.error().text(), remedy)}};
+}
+
+}  // namespace tools
