@@ -29,11 +29,12 @@ Result<SerialConfig> parse_serial(std::string_view text) {
     const std::size_t colon = text.find(':');
     const std::string_view kind = text.substr(0, colon);
     if (colon == std::string_view::npos || (kind != "file" && kind != "unix")) {
-        return vmm::fail(vmm::Code::invalid, "--serial {}: use stdio, null, file:PATH or unix:PATH", text);
+        return vmm::fail(vmm::Code::invalid,
+                         "\"{}\" is not a back end; use stdio, null, file:PATH or unix:PATH", text);
     }
     const std::string_view path = text.substr(colon + 1);
     if (path.empty() || path.find('\0') != std::string_view::npos) {
-        return vmm::fail(vmm::Code::invalid, "--serial {}: the path is empty; use {}:PATH", text, kind);
+        return vmm::fail(vmm::Code::invalid, "\"{}\" has no path; use {}:PATH", text, kind);
     }
     return SerialConfig{kind == "file" ? SerialConfig::Kind::file : SerialConfig::Kind::socket,
                         std::string{path}};

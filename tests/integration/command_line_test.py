@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -150,6 +151,39 @@ def names_in_use(options):
         listener = bed.b.receive()
         text = complaint(bed.b, "receive", "--listen", listener.address)
         check("choose another port" in text, text)
+
+
+def list_shows_who_cannot_be_asked(options):
+    with harness.Bed(options) as bed:
+        guest = bed.a.run("hello.elf", append="wait=1")
+        guest.serial.expect("ready")
+        os.kill(guest.pid, signal.SIGSTOP)
+        listing = bed.a.json("list")
+        json_schema.validate("list", listing)
+        entry = listing["guests"][0]
+        check(entry["name"] == "guest" and entry["state"] is None and entry["pid"] is None, f"{listing}")
+        done = bed.a.call("list")
+        check("guest" in done.stdout and "does not answer" in done.stderr, f"{done}")
+        os.kill(guest.pid, signal.SIGCONT)
+        check(bed.a.json("list")["guests"][0]["state"] == "running", "it is not listed as before")
+        guest.kill()
+        check(not bed.a.json("list")["guests"], "a dead process is listed")
+
+
+def standard_descriptors(options):
+    """Output that cannot be written is a failure; descriptors that are closed at the start are not reused."""
+    with harness.Bed(options) as bed:
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            for arguments in (("list", "--json"), ("--help",)):
+                done = subprocess.run([str(bed.binary), *arguments], env=bed.a.env, stdout=full, stderr=subprocess.PIPE,
+                                      text=True, check=False, timeout=harness.DEADLINE)
+                check(done.returncode == 4 and len(done.stderr.splitlines()) == 1, f"{arguments}: {done}")
+        vmm = bed.a.vmm("-c", 'exec "$0" run --name guest --serial null --append wait=1 "$1" <&- >&- 2>&-', bed.binary,
+                        bed.guests / "hello.elf", binary="/bin/sh")
+        harness.wait_for(lambda: bed.a.call("status", "guest", status=None).returncode == 0)
+        targets = [os.readlink(f"/proc/{vmm.pid}/fd/{number}") for number in range(3)]
+        check(targets == ["/dev/null"] * 3, f"{targets}")
+        bed.a.call("stop", "guest")
 
 
 TESTS = {name: f for name, f in list(globals().items())

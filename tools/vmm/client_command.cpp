@@ -3,6 +3,7 @@
 #include "migration/report.hpp"
 #include "tools/vmm/control_protocol.hpp"
 #include "tools/vmm/parse.hpp"
+#include "tools/vmm/text_output.hpp"
 
 namespace tools {
 
@@ -47,7 +48,7 @@ int order_guest(const char* command, const ClientOptions& options, const json& r
         }
     }
     if (options.json) {
-        fmt::print("{}\n", line_of(object));
+        print("{}\n", line_of(object));
     }
     return done ? 0 : kRefusedStatus;
 }

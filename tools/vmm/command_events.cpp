@@ -3,6 +3,7 @@
 
 #include "tools/vmm/client_command.hpp"
 #include "tools/vmm/control_protocol.hpp"
+#include "tools/vmm/text_output.hpp"
 
 namespace tools {
 
@@ -15,7 +16,7 @@ vmm::Result<int> events(const std::string& name) {
     TRY(guest.call({{"command", "events"}}, kPromptReply));
     for (;;) {
         const json event = TRY(guest.receive());
-        fmt::print("{}\n", line_of(event));
+        print("{}\n", line_of(event));
         if (std::fflush(stdout) != 0 || text_of(event, "event") == "guest_ended") {
             return 0;
         }

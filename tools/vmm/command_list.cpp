@@ -1,4 +1,6 @@
 // vmm list: the guests of this user on this host.
+#include <filesystem>
+
 #include "tools/vmm/client_command.hpp"
 #include "tools/vmm/control_protocol.hpp"
 #include "tools/vmm/places.hpp"
@@ -12,36 +14,44 @@ namespace {
 
 constexpr vmm::Duration kPatience = std::chrono::seconds{2};
 
-// Nothing for a socket that a dead process left.
+// Null for a socket that a dead process left. Of a guest that cannot be asked only the name is known.
 json entry_of(const std::string& path) {
-    auto guest = ControlClient::connect(path);
-    if (!guest) {
+    bool alive = true;
+    const auto reply = [&]() -> vmm::Result<json> {
+        auto guest = ControlClient::connect(path);
+        alive = guest || guest.error().code() != vmm::Code::closed;
+        return TRY(std::move(guest)).call({{"command", "status"}}, kPatience);
+    }();
+    if (!alive || (!reply && reply.error().code() == vmm::Code::closed)) {
         return nullptr;
     }
-    const auto reply = guest->call({{"command", "status"}}, kPatience);
-    if (!reply) {
-        log_line("list: {}: {}", path, reply.error().text());
-        return nullptr;
-    }
-    const json& status = field(*reply, "status");
     json entry{{"control", path}};
     for (const char* name : {"name", "pid", "state", "memory_bytes", "vcpus", "role", "peer", "uptime_ms"}) {
-        entry[name] = field(status, name);
+        entry[name] = reply ? field(field(*reply, "status"), name) : json(nullptr);
+    }
+    if (!reply) {
+        log_line("list: {}: {}", path, reply.error().text());
+        entry["name"] = std::filesystem::path{path}.stem().string();
     }
     return entry;
 }
 
+// "-" for what is unknown, but for the peer: most guests have none.
+std::string known(const json& guest, const char* name) {
+    return field(guest, name).is_null() ? "-" : text_of(guest, name);
+}
+
 void print_table(const json& guests) {
     if (guests.empty()) {
-        fmt::print("no guests in {}\n", runtime_directory());
+        print("no guests in {}\n", runtime_directory());
         return;
     }
-    fmt::print("{:<20} {:<16} {:>8} {:>10} {:>6} {:<12} {}\n", "NAME", "STATE", "PID", "MEMORY", "VCPUS",
-               "ROLE", "PEER");
+    print("{:<20} {:<16} {:>8} {:>10} {:>6} {:<12} {}\n", "NAME", "STATE", "PID", "MEMORY", "VCPUS", "ROLE",
+          "PEER");
     for (const json& guest : guests) {
-        fmt::print("{:<20} {:<16} {:>8} {:>10} {:>6} {:<12} {}\n", text_of(guest, "name"),
-                   text_of(guest, "state"), number_text(guest, "pid"), bytes_text(guest, "memory_bytes"),
-                   number_text(guest, "vcpus"), text_of(guest, "role"), text_of(guest, "peer"));
+        print("{:<20} {:<16} {:>8} {:>10} {:>6} {:<12} {}\n", text_of(guest, "name"), known(guest, "state"),
+              number_text(guest, "pid"), bytes_text(guest, "memory_bytes"), number_text(guest, "vcpus"),
+              known(guest, "role"), text_of(guest, "peer"));
     }
 }
 
@@ -53,7 +63,7 @@ int list(const ClientOptions& options) {
         }
     }
     if (options.json) {
-        fmt::print("{}\n", line_of({{"guests", guests}}));
+        print("{}\n", line_of({{"guests", guests}}));
     } else {
         print_table(guests);
     }

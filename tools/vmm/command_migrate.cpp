@@ -106,15 +106,15 @@ void print_report(const json& report, const std::string& name, const migration::
         log_line("migrate: {}", error_of({{"error", reason}}).text());
     }
     if (result == "completed") {
-        fmt::print(
+        print(
             "{} runs at {} now: total {}, downtime {} (predicted {}), {} rounds, {} sent, memory verified\n",
             name, to.text(), milliseconds_text(report, "total_ms"), milliseconds_text(report, "downtime_ms"),
             milliseconds_text(report, "predicted_downtime_ms"), field(report, "rounds").size(),
             bytes_text(report, "bytes_sent"));
     } else {
-        fmt::print("{}: {}\n", name,
-                   result == "unknown" ? "the outcome is unknown; the guest stays paused here"
-                                       : result + "; the guest stays here");
+        print("{}: {}\n", name,
+              result == "unknown" ? "the outcome is unknown; the guest stays paused here"
+                                  : result + "; the guest stays here");
     }
 }
 
@@ -138,6 +138,13 @@ json lost(const vmm::Error& error, const std::string& name) {
 int migrate(const MigrateOptions& options) {
     ProgressLine progress{::isatty(STDERR_FILENO) == 1};
     const MigrateRequest request = request_of(options);
+    if (request.options.limits.max_pause < request.options.limits.max_downtime) {
+        log_line(
+            "--max-pause is shorter than --max-downtime (300ms unless given), so every pause would be given "
+            "up; see `vmm migrate "
+            "--help`");
+        return kUsageStatus;
+    }
     const std::string& name = options.client.name;
     bool asked = false;
     const auto reply = [&]() -> Result<json> {
@@ -160,7 +167,7 @@ int migrate(const MigrateOptions& options) {
         report = asked ? lost(reply.error(), name) : refusal(reason_of(reply.error(), name));
     }
     if (options.client.json) {
-        fmt::print("{}\n", line_of(report));
+        print("{}\n", line_of(report));
     } else if (!begun) {
         log_line("migrate: {}", reply ? error_of(*reply).text() : reply.error().text());
     } else {

@@ -18,22 +18,21 @@ struct PreflightOptions {
 
 void print_reasons(const char* title, const json& reasons) {
     for (const json& reason : reasons) {
-        fmt::print("{}: {}\n", title,
-                   one_line({text_of(reason, "code"), text_of(reason, "what"), text_of(reason, "where"),
-                             text_of(reason, "do")}));
+        print("{}: {}\n", title,
+              one_line({text_of(reason, "code"), text_of(reason, "what"), text_of(reason, "where"),
+                        text_of(reason, "do")}));
     }
 }
 
 void print_preflight(const json& preflight) {
-    fmt::print("{}\n", field(preflight, "would_migrate") == true ? "would migrate" : "would not migrate");
+    print("{}\n", field(preflight, "would_migrate") == true ? "would migrate" : "would not migrate");
     print_reasons("reason", field(preflight, "reasons"));
     print_reasons("warning", field(preflight, "warnings"));
     if (field(preflight, "link_mib_s").is_number()) {
-        fmt::print(
-            "{} of {} memory in use, link {:.0f} MiB/s, round trip {}: about {} for one pass over it\n",
-            bytes_text(preflight, "used_bytes"), bytes_text(preflight, "memory_bytes"),
-            field(preflight, "link_mib_s").get<double>(), milliseconds_text(preflight, "round_trip_ms"),
-            milliseconds_text(preflight, "estimated_ms"));
+        print("{} of {} memory in use, link {:.0f} MiB/s, round trip {}: about {} for one pass over it\n",
+              bytes_text(preflight, "used_bytes"), bytes_text(preflight, "memory_bytes"),
+              field(preflight, "link_mib_s").get<double>(), milliseconds_text(preflight, "round_trip_ms"),
+              milliseconds_text(preflight, "estimated_ms"));
     }
 }
 
@@ -64,7 +63,7 @@ int preflight(const PreflightOptions& options) {
         log_line("preflight: {}",
                  answer.reply ? error_of(*answer.reply).text() : answer.reply.error().text());
     } else if (options.client.json) {
-        fmt::print("{}\n", line_of(result));
+        print("{}\n", line_of(result));
     } else {
         print_preflight(result);
     }

@@ -64,7 +64,8 @@ Result<int> run(const RunOptions& options, migration::EventSink* extra) {
     if (!options.guest.control.empty()) {
         TRY(check_socket_path(options.guest.control, "control socket"));
     }
-    const vmm::Bytes file = TRY(vmm::read_image_file(options.image));
+    const vmm::Bytes file =
+        TRY(advise(vmm::read_image_file(options.image), "give the path of a kernel or of a guest of ours"));
     const std::vector<vmm::RegionConfig> memory = vmm::pc_memory_map(options.memory);
     vmm::BootImage image = TRY(vmm::load_image(file, options.append, memory).context(options.image));
     EndSignals signals = TRY(EndSignals::block());
@@ -98,7 +99,7 @@ void add_run(Commands& commands) {
         "the guest.");
     auto options = std::make_shared<RunOptions>();
     app->add_option("IMAGE", options->image, "PVH or multiboot ELF, or a flat 16-bit image")->required();
-    add_value(app, "-m,--memory", options->memory, parse_size, "Memory, in bytes or with K, M, G (512M)");
+    add_value(app, "-m,--memory", options->memory, parse_memory, "Memory, in bytes or with K, M, G (512M)");
     add_value(
         app, "-c,--cpus", options->vcpus,
         [](const std::string& text) { return parse_count(text, 1, vmm::MachineConfig::kMaxVcpus); },

@@ -10,9 +10,7 @@ using nlohmann::json;
 namespace {
 
 void print_status(const json& status) {
-    const auto row = [&](const char* title, const std::string& value) {
-        fmt::print("{:<12}{}\n", title, value);
-    };
+    const auto row = [&](const char* title, const std::string& value) { print("{:<12}{}\n", title, value); };
     const auto number = [&](const char* name) { return number_text(status, name); };
     row("name", text_of(status, "name"));
     row("state", text_of(status, "state"));
@@ -39,7 +37,7 @@ vmm::Result<int> status(const ClientOptions& options) {
     ControlClient guest = TRY(ControlClient::connect(options.name));
     const json reply = TRY(guest.call({{"command", "status"}}, kPromptReply));
     if (options.json) {
-        fmt::print("{}\n", line_of(field(reply, "status")));
+        print("{}\n", line_of(field(reply, "status")));
     } else {
         print_status(field(reply, "status"));
     }

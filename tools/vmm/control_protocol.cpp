@@ -109,6 +109,9 @@ Result<RequestBody> parse_migrate(Arguments arguments) {
     migration::Limits& limits = request.options.limits;
     limits.max_downtime = max_downtime.value_or(limits.max_downtime);
     limits.max_pause = max_pause.value_or(migration::default_max_pause(limits.max_downtime));
+    if (limits.max_pause < limits.max_downtime) {
+        arguments.refuse("max_pause_ms", "must not be less than max_downtime_ms");
+    }
     arguments.count("max_bandwidth", 1, UINT64_MAX, request.options.max_bandwidth);
     std::optional<std::uint64_t> streams;
     arguments.count("streams", 0, migration::kMaxStreams, streams);

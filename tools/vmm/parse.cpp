@@ -4,6 +4,8 @@
 #include <charconv>
 #include <optional>
 
+#include "vmm/guest/address.hpp"
+
 namespace tools {
 
 using vmm::Code;
@@ -68,6 +70,27 @@ Result<std::uint64_t> parse_size(std::string_view text) {
     return *bytes;
 }
 
+Result<std::uint64_t> parse_memory(std::string_view text) {
+    constexpr std::uint64_t kLeast = std::uint64_t{1} << 20;
+    // A slot of KVM has less than 2^31 pages.
+    constexpr std::uint64_t kMost = std::uint64_t{8} << 40;
+    const std::uint64_t bytes = TRY(parse_size(text));
+    if (bytes < kLeast) {
+        return fail(Code::invalid,
+                    "\"{}\" is {} bytes, less than a guest can use; give 1M or more, as in 512M", text,
+                    bytes);
+    }
+    if (bytes % vmm::kPageSize != 0) {
+        return fail(Code::invalid, "\"{}\" is not a multiple of {} bytes; give it with K, M or G, as in 512M",
+                    text, vmm::kPageSize);
+    }
+    if (bytes > kMost) {
+        return fail(Code::invalid, "\"{}\" is more than the {}T that a guest can have; give less", text,
+                    kMost >> 40);
+    }
+    return bytes;
+}
+
 Result<vmm::Duration> parse_duration(std::string_view text) {
     constexpr std::uint64_t kNanosecondsInYear = std::uint64_t{365} * 24 * 3600 * 1'000'000'000;
     const auto number = split_number(text);
@@ -128,14 +151,14 @@ Result<vmm::Backing> parse_backing(std::string_view text) {
 }
 
 bool is_guest_name(std::string_view name) {
-    return !name.empty() && name.size() <= kMaxGuestName && name[0] != '.' &&
+    return !name.empty() && name.size() <= kMaxGuestName && name[0] != '.' && name[0] != '-' &&
            std::all_of(name.begin(), name.end(), is_name_character);
 }
 
 Result<std::string> parse_guest_name(std::string_view text) {
     if (!is_guest_name(text)) {
         return fail(Code::invalid,
-                    "\"{}\" is not a name; give 1 to {} of A-Z a-z 0-9 . _ - that do not begin with a dot",
+                    "\"{}\" is not a name; give 1 to {} of A-Z a-z 0-9 . _ - that do not begin with . or -",
                     text, kMaxGuestName);
     }
     return std::string{text};

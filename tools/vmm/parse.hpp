@@ -14,6 +14,8 @@ namespace tools {
 
 // "512M": bytes; K, M, G and T are powers of 1024. Not 0.
 vmm::Result<std::uint64_t> parse_size(std::string_view text);
+// A size that a guest's memory can have.
+vmm::Result<std::uint64_t> parse_memory(std::string_view text);
 
 // "300ms", "10s", "5m". Not 0, at most a year.
 vmm::Result<vmm::Duration> parse_duration(std::string_view text);

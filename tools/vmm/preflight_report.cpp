@@ -34,9 +34,15 @@ json preflight_json(const migration::PreflightResult& result) {
 }
 
 json preflight_json(const vmm::Error& error, const std::string& destination) {
-    const migration::Reason reason{error.code() == vmm::Code::refused ? "refused" : "unreachable",
-                                   error.text(), destination,
-                                   "see that `vmm receive` runs there and can take another guest"};
+    migration::Reason reason{"unreachable", error.text(), destination,
+                             "see that `vmm receive` runs there and can take another guest"};
+    if (error.code() == vmm::Code::refused) {
+        reason.code = "refused";
+    } else if (error.code() == vmm::Code::invalid) {
+        // No destination was reached: the name or the port means nothing here.
+        reason.code = "invalid";
+        reason.remedy = "check the name of the host; this one does not know it";
+    }
     return {{"would_migrate", false},         {"reasons", list_of({reason})}, {"warnings", json::array()},
             {"memory_bytes", nullptr},        {"used_bytes", nullptr},        {"round_trip_ms", nullptr},
             {"clock_difference_ms", nullptr}, {"link_mib_s", nullptr},        {"estimated_ms", nullptr}};

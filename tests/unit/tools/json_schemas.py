@@ -49,6 +49,15 @@ def main():
         output(vmm, "status", "../nobody\n", expect=1)
         for command in ("status", "events", "pause", "stop"):
             output(vmm, command, "no body", expect=2)
+        for arguments, words in ((("bogus",), "bogus"), (("run", "-m", "100T", "x"), "8T"),
+                                 (("run", "-m", "1000", "x"), "512M"), (("run", "--serial", "foo", "x"), "stdio"),
+                                 (("run", "--name", ".x", "x"), "begin with"),
+                                 (("migrate", "a", "tcp:h:1", "--max-pause", "200ms"), "--max-downtime")):
+            text = output(vmm, *arguments, expect=2).stderr
+            if words not in text or text.count("\n") != 1 or text.count("--serial") > 1:
+                sys.exit(f"vmm {' '.join(arguments)}: {text}")
+        if "protocol" not in output(vmm, "--version", expect=0).stdout:
+            sys.exit("--version does not say what it speaks")
         output(vmm, "run", expect=2)
         output(vmm, "run", "--disk", "x", "image", expect=2)
         output(vmm, "migrate", "a", "127.0.0.1:1", expect=2)

@@ -53,16 +53,25 @@ TEST_CASE("counts have bounds", "[tools]") {
     CHECK_FALSE(parse_count("0", 1, 64).has_value());
 }
 
+TEST_CASE("memory is whole pages, and neither too little nor too much", "[tools]") {
+    CHECK(*parse_memory("1M") == 1 << 20);
+    CHECK(*parse_memory("1052672") == 257 * 4096);
+    for (const char* bad : {"0", "1000", "4096", "1000000", "1048577", "9T", "100T", "99999999T", "x"}) {
+        CAPTURE(bad);
+        CHECK_FALSE(parse_memory(bad).has_value());
+    }
+}
+
 TEST_CASE("a name never leads out of its directory", "[tools]") {
-    for (const char* name : {"a", "hello", "web-1.example_2", "0", "-x"}) {
+    for (const char* name : {"a", "hello", "web-1.example_2", "0", "x-"}) {
         CAPTURE(name);
         CHECK(is_guest_name(name));
     }
     CHECK(is_guest_name(std::string(64, 'a')));
     for (const std::string& name :
-         {std::string{}, std::string{"."}, std::string{".."}, std::string{".hidden"}, std::string{"a/b"},
-          std::string{"../x"}, std::string{"a b"}, std::string{"a\n"}, std::string{"a\0b", 3},
-          std::string{"\xc3\xa4"}, std::string(65, 'a')}) {
+         {std::string{}, std::string{"."}, std::string{".."}, std::string{".hidden"}, std::string{"-x"},
+          std::string{"a/b"}, std::string{"../x"}, std::string{"a b"}, std::string{"a\n"},
+          std::string{"a\0b", 3}, std::string{"\xc3\xa4"}, std::string(65, 'a')}) {
         CAPTURE(name);
         CHECK_FALSE(is_guest_name(name));
         CHECK_FALSE(parse_guest_name(name).has_value());
