@@ -17,10 +17,10 @@ Result<std::unique_ptr<Copier>> Copier::create(vmm::GuestMemory& memory, vmm::Di
     std::unique_ptr<Copier> copier{
         new Copier(memory, tracker, std::move(population), std::move(table), monitor, clock)};
     for (std::size_t worker = 0; worker < streams.size(); ++worker) {
-        copier->senders_.push_back(std::make_unique<PageSender>(
-            worker, *streams[worker], memory, copier->population_, copier->table_, monitor));
+        copier->senders_.push_back(TRY(PageSender::create(worker, *streams[worker], memory,
+                                                          copier->population_, copier->table_, monitor)));
     }
-    copier->team_ = std::make_unique<WorkerTeam>(streams.size());
+    copier->team_ = TRY(WorkerTeam::create(streams.size()));
     return copier;
 }
 
@@ -105,6 +105,15 @@ Digest Copier::digest() const {
         sum = add(sum, sender->digest_part());
     }
     return sum;
+}
+
+vmm::Duration Copier::hashing_time(std::uint64_t pages) const {
+    const vmm::Bytes sample(64 * vmm::kPageSize, std::byte{1});
+    const vmm::TimePoint begin = clock_.now();
+    for (std::size_t at = 0; at < sample.size(); at += vmm::kPageSize) {
+        (void)table_.hasher().entry_for(std::span{sample}.subspan(at, vmm::kPageSize));
+    }
+    return (clock_.now() - begin) * static_cast<std::int64_t>(pages) / 64;
 }
 
 Result<void> Copier::verify() const {

@@ -35,10 +35,11 @@ class Copier {
     // Paused: hashes all populated memory afresh. An error names the pages that differ from what was last
     // sent.
     vmm::Result<void> verify() const;
-    // Disarms the tracker; not in the pause.
-    vmm::Result<void> stop();
+    // What hashing so many pages takes on this host, from a sample.
+    vmm::Duration hashing_time(std::uint64_t pages) const;
 
   private:
+    vmm::Result<void> stop();
     Copier(vmm::GuestMemory& memory, vmm::DirtyTracker& tracker, vmm::PopulationScan population,
            PageTable table, CopyMonitor& monitor, const vmm::Clock& clock);
 

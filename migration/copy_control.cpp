@@ -55,7 +55,8 @@ Result<void> CopyControl::pace(std::size_t worker, std::size_t bytes) {
         free_at_ = std::max(free_at_, clock_.now()) + cost;
         mine = free_at_;
     }
-    for (TimePoint now = clock_.now(); now < mine; now = clock_.now()) {
+    const TimePoint begin = clock_.now();
+    for (TimePoint now = begin; now < mine; now = clock_.now()) {
         // Time is what is waited for here: a bandwidth is bytes over time.
         std::this_thread::sleep_for(std::min<Duration>(mine - now, kNap));
         TRY(hooks_.check());
@@ -63,11 +64,18 @@ Result<void> CopyControl::pace(std::size_t worker, std::size_t bytes) {
             report();
         }
     }
+    const std::lock_guard lock{mutex_};
+    slept_ += clock_.now() - begin;
     return {};
 }
 
 void CopyControl::idle() {
     report();
+}
+
+Duration CopyControl::take_slept() {
+    const std::lock_guard lock{mutex_};
+    return std::exchange(slept_, {});
 }
 
 void CopyControl::report() {

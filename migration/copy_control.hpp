@@ -26,6 +26,8 @@ class CopyControl final : public CopyMonitor {
     vmm::Result<void> after_frame(std::size_t worker, std::size_t bytes) override;
     // While worker 0, the source's thread, waits.
     void idle();
+    // How long the workers slept for --max-bandwidth since the last call, all of them together.
+    vmm::Duration take_slept();
 
   private:
     vmm::Result<void> pace(std::size_t worker, std::size_t bytes);
@@ -40,6 +42,7 @@ class CopyControl final : public CopyMonitor {
 
     std::mutex mutex_;
     vmm::TimePoint free_at_;  // when the link is free again under the limit
+    vmm::Duration slept_{};
 
     // Of worker 0 only.
     Progressed progress_;

@@ -5,12 +5,18 @@
 
 #include <algorithm>
 
+#include "vmm/guest/population.hpp"
+
 namespace migration {
 
 using vmm::Result;
 
 Destination::Destination(const Hello& hello, std::string peer, DestinationServices services)
-    : session_(hello.session), secret_(hello.secret), peer_(std::move(peer)), services_(services) {
+    : session_(hello.session),
+      secret_(hello.secret),
+      peer_(std::move(peer)),
+      purpose_(hello.purpose),
+      services_(services) {
     entered_.push_back(DestinationPhase::greeted);
     announce();
 }
@@ -74,6 +80,9 @@ Step Destination::handle(Configured& state, const Probe& probe) {
 }
 
 Step Destination::handle(Configured& state, const Prepare& prepare) {
+    if (purpose_ != Purpose::control) {
+        return fail("a session for preflight cannot bring a guest");
+    }
     if (state.prepare) {
         return fail("Prepare came twice");
     }
@@ -125,7 +134,7 @@ Step Destination::prepare_machine(Configured& state) {
             std::make_unique<PageReceiver>(stream, receivers, services_.vm.memory(), *table_));
     }
     Receiving next{std::move(state.manifest), state.prepare->verify_full, std::move(*handle),
-                   std::vector<bool>(receivers, false)};
+                   std::vector<bool>(receivers, false), std::vector<std::uint32_t>(receivers, 0)};
     enter(DestinationPhase::receiving, std::move(next));
     return {{Prepared{static_cast<std::uint64_t>(costs->save.count()),
                       static_cast<std::uint64_t>(costs->restore.count())}},
@@ -141,14 +150,20 @@ PageReceiver* Destination::receiver(std::uint16_t stream) {
     return receivers_[stream].get();
 }
 
-Result<void> Destination::round_end(std::uint16_t stream, const RoundEnd& mark) {
+Result<std::optional<RoundDone>> Destination::round_end(std::uint16_t stream, const RoundEnd& mark) {
     const std::lock_guard lock{mutex_};
     auto* receiving = std::get_if<Receiving>(&state_);
-    if (receiving == nullptr || stream >= receiving->quiet.size() || receiving->quiet[stream]) {
+    if (receiving == nullptr || stream >= receiving->quiet.size() || receiving->quiet[stream] ||
+        mark.round != receiving->rounds[stream]) {
         return vmm::fail(vmm::Code::protocol, "RoundEnd {} on stream {} is out of place", mark.round, stream);
     }
     receiving->quiet[stream] = mark.last;
-    return {};
+    receiving->rounds[stream] = mark.round + 1;
+    const std::uint32_t slowest = *std::min_element(receiving->rounds.begin(), receiving->rounds.end());
+    if (mark.last || slowest != mark.round + 1) {
+        return std::optional<RoundDone>{};
+    }
+    return std::optional{RoundDone{mark.round}};
 }
 
 bool Destination::quiet() const {
@@ -166,13 +181,20 @@ Digest Destination::digest_of_streams() const {
     return sum;
 }
 
-Digest Destination::rehash() {
+Result<Digest> Destination::rehash() {
+    const vmm::GuestMemory& memory = services_.vm.memory();
+    const vmm::PopulationScan population = TRY(vmm::PopulationScan::create());
+    vmm::Bitmap populated{memory.page_limit()};
     Digest sum;
-    for (const vmm::MemoryRegion& region : services_.vm.memory().regions()) {
-        for (std::uint64_t page = region.pages().first; page < region.pages().end(); ++page) {
-            const std::span<std::byte> bytes = *services_.vm.memory().pages({page, 1});
-            if (!is_zero(bytes)) {
-                sum = add(sum, table_->hasher().contribution(page, table_->hasher().hash(bytes)));
+    for (const vmm::MemoryRegion& region : memory.regions()) {
+        TRY(population.scan(memory, region.pages(), populated));
+        for (auto run = populated.next_run(region.pages().first, region.pages().end()); run.count != 0;
+             run = populated.next_run(run.first + run.count, region.pages().end())) {
+            for (std::uint64_t page = run.first; page < run.first + run.count; ++page) {
+                const Digest entry = table_->hasher().entry_for(*memory.pages({page, 1}));
+                if (!(entry == Digest{})) {
+                    sum = add(sum, table_->hasher().contribution(page, entry));
+                }
             }
         }
     }
@@ -184,7 +206,11 @@ Step Destination::handle(Receiving& state, const Finish& finish) {
         return fail("Finish came before the last pages");
     }
     const vmm::TimePoint start = services_.clock.now();
-    const Digest ours = state.verify_full ? rehash() : digest_of_streams();
+    const Result<Digest> hashed = state.verify_full ? rehash() : digest_of_streams();
+    if (!hashed) {
+        return fail(hashed.error().text());
+    }
+    const Digest ours = *hashed;
     if (!(ours == finish.digest)) {
         return mismatch(ours);
     }
@@ -221,10 +247,11 @@ Step Destination::mismatch(const Digest& ours) {
 
 Step Destination::handle(Verified& state, const MachineState& message) {
     const vmm::TimePoint start = services_.clock.now();
-    const auto elapsed = message.elapsed_ns == 0
-                             ? std::optional<vmm::Duration>{}
-                             : std::optional<vmm::Duration>{vmm::Duration{static_cast<std::int64_t>(
-                                   std::min<std::uint64_t>(message.elapsed_ns, INT64_MAX))}};
+    std::optional<vmm::Duration> elapsed;
+    if (message.elapsed_ns != 0) {
+        // The source sent it behind the digest, and we have compared that first.
+        elapsed = peer_duration(message.elapsed_ns) + state.verify;
+    }
     if (const auto restored = services_.vm.restore(message.snapshot, elapsed); !restored) {
         return fail(fmt::format("restore: {}", restored.error().text()));
     }
@@ -255,6 +282,8 @@ Step Destination::handle(Loaded& state, const Commit& commit) {
         return {{Failed{failure_}}, true};
     }
     const vmm::Duration resume = services_.clock.now() - received;
+    // Best effort: without it whoever answers for us from the record says `unknown`, never anything false.
+    (void)state.record->update(RecordStatus::running);
     enter(DestinationPhase::started, Started{std::move(state.record)});
     if (*entry == DestinationVm::Entry::placed) {
         return {{Placed{}}, false};

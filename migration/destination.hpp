@@ -40,8 +40,9 @@ class Destination {
     // A stream's receiver, from Prepared to its last RoundEnd; nothing outside of that. A stream has one
     // receiver for the whole session, used by one thread. It stays valid as long as the Destination.
     PageReceiver* receiver(std::uint16_t stream);
-    // The end mark of a stream, by the thread of that stream. An error ends the session.
-    vmm::Result<void> round_end(std::uint16_t stream, const RoundEnd& mark);
+    // The end mark of a stream, by the thread of that stream. The answer, when it was the last of its round
+    // that was missing and another round follows. An error ends the session.
+    vmm::Result<std::optional<RoundDone>> round_end(std::uint16_t stream, const RoundEnd& mark);
     // Whether every stream has sent its last end mark.
     bool quiet() const;
 
@@ -74,6 +75,7 @@ class Destination {
         bool verify_full;
         std::unique_ptr<RecordHandle> record;
         std::vector<bool> quiet;
+        std::vector<std::uint32_t> rounds;  // complete, by stream
     };
     struct Verified {
         Manifest manifest;
@@ -106,7 +108,7 @@ class Destination {
 
     Step prepare_machine(Configured& state);
     Step mismatch(const Digest& ours);
-    Digest rehash();
+    vmm::Result<Digest> rehash();
     Digest digest_of_streams() const;
 
     // Terminal states. fail(): we cannot go on; says so. The record becomes `refused`, so that no late Commit
@@ -122,6 +124,7 @@ class Destination {
     const SessionId session_;
     const Secret secret_;
     const std::string peer_;
+    const Purpose purpose_;
     DestinationServices services_;
 
     mutable std::mutex mutex_;

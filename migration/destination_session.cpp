@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "vmm/base/thread.hpp"
+
 namespace migration {
 
 using vmm::Code;
@@ -121,12 +123,31 @@ std::optional<Result<void>> DestinationSession::take_pages(std::uint16_t number,
         if (receiver == nullptr) {
             return vmm::fail(Code::protocol, "pages on stream {} are out of place", number);
         }
-        return receiver->place(*pages, incoming.payload_bytes, messages);
+        auto placed = receiver->place(*pages, incoming.payload_bytes, messages);
+        keep_source_waiting();
+        return placed;
     }
     if (const auto* mark = std::get_if<RoundEnd>(&incoming.message)) {
-        return destination_.round_end(number, *mark);
+        const auto done = destination_.round_end(number, *mark);
+        if (!done) {
+            return vmm::Failure{done.error()};
+        }
+        return *done ? control_.send(**done) : Result<void>{};
     }
     return std::nullopt;
+}
+
+// The source waits on control for the end of the round, however long the pages take.
+void DestinationSession::keep_source_waiting() {
+    const vmm::TimePoint now = vmm::real_clock().now();
+    {
+        const std::lock_guard lock{mutex_};
+        if (now - last_keep_alive_ < std::chrono::seconds{1}) {
+            return;
+        }
+        last_keep_alive_ = now;
+    }
+    (void)control_.send(KeepAlive{});  // a failure shows at the next receive
 }
 
 void DestinationSession::join(const Hello& hello, std::unique_ptr<Transport> transport) {
@@ -144,8 +165,13 @@ void DestinationSession::join(const Hello& hello, std::unique_ptr<Transport> tra
         return;
     }
     joined_[hello.stream] = true;
-    stream->thread = std::thread{
-        [this, number = hello.stream, messages = &stream->messages] { receive_pages(number, *messages); }};
+    auto thread = vmm::start_thread(
+        fmt::format("pages{}", hello.stream),
+        [this, number = hello.stream, messages = &stream->messages] { receive_pages(number, *messages); });
+    if (!thread) {
+        return;  // the connection ends with the stream, and the source says so
+    }
+    stream->thread = std::move(*thread);
     streams_.push_back(std::move(stream));
 }
 

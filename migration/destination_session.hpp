@@ -39,6 +39,7 @@ class DestinationSession {
     // Hands one message over; false when the session is over.
     bool serve(Incoming incoming);
     bool wait_quiet();
+    void keep_source_waiting();
     void receive_pages(std::uint16_t number, MessageStream& messages);
     // One message of a stream that carries pages: nothing, when it is for the Destination.
     std::optional<vmm::Result<void>> take_pages(std::uint16_t number, const Incoming& incoming,
@@ -54,6 +55,7 @@ class DestinationSession {
     std::vector<std::unique_ptr<Stream>> streams_;
     std::vector<bool> joined_;
     bool over_ = false;
+    vmm::TimePoint last_keep_alive_ = vmm::real_clock().now();
 };
 
 }  // namespace migration

@@ -20,10 +20,11 @@ constexpr std::size_t kHeaderChecksumOffset = 24;
 
 // Indexed by MessageType - 1.
 constexpr std::array<std::string_view, std::variant_size_v<Message>> kNames{
-    "Hello",    "HelloReply",     "Manifest",    "PreflightReply", "Prepare", "BootImagePart",
-    "Prepared", "Pages",          "RoundEnd",    "KeepAlive",      "Finish",  "MachineState",
-    "Ready",    "DigestMismatch", "Inventory",   "Failed",         "Cancel",  "Commit",
-    "Running",  "Placed",         "Acknowledge", "QueryAnswer",    "Probe",   "Probed"};
+    "Hello",         "HelloReply",   "Manifest", "PreflightReply", "Prepare",
+    "BootImagePart", "Prepared",     "Pages",    "RoundEnd",       "KeepAlive",
+    "Finish",        "MachineState", "Ready",    "DigestMismatch", "Inventory",
+    "Failed",        "Cancel",       "Commit",   "Running",        "Placed",
+    "Acknowledge",   "QueryAnswer",  "Probe",    "Probed",         "RoundDone"};
 
 std::uint64_t checksum(std::span<const std::byte> bytes) {
     return XXH3_64bits(bytes.data(), bytes.size());
@@ -75,10 +76,17 @@ vmm::Bytes encode_frame(const Message& message, std::size_t payload_bytes) {
     return frame;
 }
 
+Result<void> check_magic(std::span<const std::byte, kMagicBytes> raw) {
+    if (vmm::load_le<std::uint32_t>(raw.data()) != kMagic) {
+        return fail(Code::foreign, "something else than the other side of a migration answers");
+    }
+    return {};
+}
+
 Result<FrameHeader> decode_header(std::span<const std::byte, kFrameHeaderBytes> raw, std::size_t max_bytes) {
-    if (vmm::load_le<std::uint32_t>(raw.data()) != kMagic ||
-        vmm::load_le<std::uint16_t>(raw.data() + 6) != 0) {
-        return fail(Code::protocol, "the peer does not speak the migration protocol");
+    TRY(check_magic(raw.first<kMagicBytes>()));
+    if (vmm::load_le<std::uint16_t>(raw.data() + 6) != 0) {
+        return fail(Code::protocol, "a frame header is malformed");
     }
     if (vmm::load_le<std::uint64_t>(raw.data() + kHeaderChecksumOffset) !=
         checksum(raw.first(kHeaderChecksumOffset))) {

@@ -10,6 +10,7 @@
 namespace migration {
 
 inline constexpr std::size_t kFrameHeaderBytes = 32;
+inline constexpr std::size_t kMagicBytes = 4;  // its first
 
 struct FrameHeader {
     MessageType type{};
@@ -20,6 +21,10 @@ struct FrameHeader {
 
 // Header and body of a message that `payload_bytes` of payload follow.
 vmm::Bytes encode_frame(const Message& message, std::size_t payload_bytes = 0);
+
+// Code::foreign: this is not our protocol at all. To be asked as soon as the bytes are there: who speaks
+// another one may send no more than these.
+vmm::Result<void> check_magic(std::span<const std::byte, kMagicBytes> raw);
 
 // Checks magic, type and both lengths against the limits of the type and `max_bytes` for body and payload
 // together.

@@ -45,6 +45,7 @@ enum class MessageType : std::uint16_t {
     query_answer = 22,
     probe = 23,
     probed = 24,
+    round_done = 25,
 };
 
 enum class Purpose : std::uint8_t { control, data, preflight, query };
@@ -192,6 +193,9 @@ struct Extent {
     }
 };
 
+// What extents count: RAM by guest frame number. Others may follow.
+enum class Space : std::uint8_t { ram };
+
 // The data pages of the data extents, in order, are the payload.
 struct Pages {
     static constexpr MessageType type = MessageType::pages;
@@ -201,9 +205,11 @@ struct Pages {
 
     std::uint32_t round = 0;
     std::vector<Extent> extents;
+    Space space = Space::ram;
 
     template <typename Self, typename V>
     static void visit(Self& self, V& v) {
+        v.enumeration("space", self.space, Space::ram);
         v.field("round", self.round);
         v.list("extents", self.extents, kMaxExtents);
     }
@@ -220,6 +226,20 @@ struct RoundEnd {
     static void visit(Self& self, V& v) {
         v.field("round", self.round);
         v.field("last", self.last);
+    }
+};
+
+// Every stream has brought the end mark of this round, and its pages are placed. Not for the last round,
+// which Ready ends.
+struct RoundDone {
+    static constexpr MessageType type = MessageType::round_done;
+    static constexpr std::size_t max_body = 16;
+
+    std::uint32_t round = 0;
+
+    template <typename Self, typename V>
+    static void visit(Self& self, V& v) {
+        v.field("round", self.round);
     }
 };
 
@@ -424,7 +444,7 @@ struct Probed {
 using Message =
     std::variant<Hello, HelloReply, Manifest, PreflightReply, Prepare, BootImagePart, Prepared, Pages,
                  RoundEnd, KeepAlive, Finish, MachineState, Ready, DigestMismatch, Inventory, Failed, Cancel,
-                 Commit, Running, Placed, Acknowledge, QueryAnswer, Probe, Probed>;
+                 Commit, Running, Placed, Acknowledge, QueryAnswer, Probe, Probed, RoundDone>;
 
 // Bytes that may follow the body of a message of this type.
 constexpr std::size_t max_payload(MessageType type) {

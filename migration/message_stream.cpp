@@ -9,6 +9,12 @@ using vmm::Code;
 using vmm::fail;
 using vmm::Result;
 
+namespace {
+
+constexpr std::size_t kBodyStep = std::size_t{1} << 18;
+
+}  // namespace
+
 Result<void> MessageStream::send(const Message& message, const Deadline& deadline) {
     return send(message, {}, deadline);
 }
@@ -29,15 +35,23 @@ Result<void> MessageStream::send(const Message& message, std::span<const iovec> 
 
 Result<Incoming> MessageStream::receive(std::size_t max_bytes, const Deadline& deadline) {
     std::array<std::byte, kFrameHeaderBytes> raw;
-    const iovec header_part = part_of(raw);
-    TRY(transport_->receive({&header_part, 1}, deadline));
-    const FrameHeader header = TRY(decode_header(raw, max_bytes));
-    vmm::Bytes body(header.body_bytes);
-    const iovec body_part = part_of(body);
+    const iovec magic = part_of(std::span{raw}.first(kMagicBytes));
+    TRY(transport_->receive({&magic, 1}, deadline));
+    TRY(check_magic(std::span{raw}.first<kMagicBytes>()).context(peer()));
     // Inside a frame a silent peer is a dead one, whatever the wait for the frame itself was allowed to take.
     Deadline inside = deadline;
     inside.progress = std::min(inside.progress, Deadline{}.progress);
-    TRY(transport_->receive({&body_part, 1}, inside));
+    const iovec rest = part_of(std::span{raw}.subspan(kMagicBytes));
+    TRY(transport_->receive({&rest, 1}, inside));
+    const FrameHeader header = TRY(decode_header(raw, max_bytes));
+    // Memory follows the bytes that have come, not the length that was announced.
+    vmm::Bytes body;
+    while (body.size() < header.body_bytes) {
+        const std::size_t begin = body.size();
+        body.resize(std::min<std::size_t>(header.body_bytes, begin + kBodyStep));
+        const iovec part = part_of(std::span{body}.subspan(begin));
+        TRY(transport_->receive({&part, 1}, inside));
+    }
     return Incoming{TRY(decode_body(header, body)), header.payload_bytes};
 }
 

@@ -38,6 +38,7 @@ class MessageStream {
     void abort() { transport_->abort(); }
     // Hands the transport on: whoever read the first message is not who serves the connection.
     std::unique_ptr<Transport> release() { return std::move(transport_); }
+    double delivery_rate() const { return transport_->delivery_rate(); }
     std::string peer() const { return transport_->peer(); }
     std::uint64_t bytes_sent() const { return bytes_sent_.load(std::memory_order_relaxed); }
 

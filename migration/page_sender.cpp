@@ -9,25 +9,26 @@ using vmm::kPageSize;
 using vmm::PageRange;
 using vmm::Result;
 
-namespace {
-
-vmm::Mapping staging_buffer() {
-    auto mapping = vmm::Mapping::anonymous(Pages::kMaxDataPages * kPageSize, vmm::Backing::small);
-    VERIFY(mapping.has_value());  // 1 MiB of address space
-    return std::move(*mapping);
+Result<std::unique_ptr<PageSender>> PageSender::create(std::size_t worker, MessageStream& stream,
+                                                       const vmm::GuestMemory& memory,
+                                                       const vmm::PopulationScan& population,
+                                                       PageTable& table, CopyMonitor& monitor) {
+    vmm::Mapping staging = TRY(vmm::Mapping::anonymous(Pages::kMaxDataPages * kPageSize, vmm::Backing::small)
+                                   .context("staging buffer"));
+    return std::unique_ptr<PageSender>{
+        new PageSender{worker, stream, memory, population, table, monitor, std::move(staging)}};
 }
 
-}  // namespace
-
 PageSender::PageSender(std::size_t worker, MessageStream& stream, const vmm::GuestMemory& memory,
-                       const vmm::PopulationScan& population, PageTable& table, CopyMonitor& monitor)
+                       const vmm::PopulationScan& population, PageTable& table, CopyMonitor& monitor,
+                       vmm::Mapping staging)
     : worker_(worker),
       stream_(stream),
       memory_(memory),
       population_(population),
       table_(table),
       monitor_(monitor),
-      staging_(staging_buffer()),
+      staging_(std::move(staging)),
       populated_(memory.page_limit()) {
 }
 
@@ -44,12 +45,16 @@ Result<void> PageSender::send(const Pass& pass, PageRange range, vmm::DirtyTrack
     if (!owed.any_in_range(range.first, range.count)) {
         return {};
     }
-    populated_.clear_range(range.first, range.count);
-    TRY(population_.scan(memory_, range, populated_));
+    // In the pause few pages are owed, and to read one that has no memory costs less than to look for it.
+    const bool sparse = pass.guest == GuestState::running;
+    if (sparse) {
+        populated_.clear_range(range.first, range.count);
+        TRY(population_.scan(memory_, range, populated_));
+    }
     for (auto run = owed.next_run(range.first, range.end()); run.count != 0;
          run = owed.next_run(run.first + run.count, range.end())) {
         for (std::uint64_t page = run.first; page < run.first + run.count; ++page) {
-            look_at(page, populated_.test(page), pass.guest, owed);
+            look_at(page, !sparse || populated_.test(page), pass.guest, owed);
             if (full()) {
                 TRY(flush(pass, owed));
             }
@@ -77,7 +82,8 @@ void PageSender::look_at(std::uint64_t page, bool populated, GuestState guest, B
     }
     const Digest hash = table_.hasher().entry_for(bytes);
     if (hash == known) {
-        ++counts_.unchanged_pages;
+        // In round 0 nothing was sent before that could be unchanged: this page is zero.
+        ++(frame_.round == 0 ? counts_.zero_pages : counts_.unchanged_pages);
         owed.clear(page);
         return;
     }

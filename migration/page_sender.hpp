@@ -2,6 +2,8 @@
 // drops a page's debt only after it was sent and its hash recorded.
 #pragma once
 
+#include <memory>
+
 #include "migration/message_stream.hpp"
 #include "migration/page_table.hpp"
 #include "migration/policy.hpp"
@@ -34,8 +36,10 @@ struct Pass {
 class PageSender {
   public:
     // All references must outlive the sender. `worker` is the number of this sender and of its stream.
-    PageSender(std::size_t worker, MessageStream& stream, const vmm::GuestMemory& memory,
-               const vmm::PopulationScan& population, PageTable& table, CopyMonitor& monitor);
+    static vmm::Result<std::unique_ptr<PageSender>> create(std::size_t worker, MessageStream& stream,
+                                                           const vmm::GuestMemory& memory,
+                                                           const vmm::PopulationScan& population,
+                                                           PageTable& table, CopyMonitor& monitor);
 
     // Sends the owed pages of `range`: RAM within one chunk that this worker owns. While the guest runs, the
     // range is rearmed before anybody looks, and each page is copied before it is tested, hashed and sent, so
@@ -51,6 +55,10 @@ class PageSender {
     Round take_counts();
 
   private:
+    PageSender(std::size_t worker, MessageStream& stream, const vmm::GuestMemory& memory,
+               const vmm::PopulationScan& population, PageTable& table, CopyMonitor& monitor,
+               vmm::Mapping staging);
+
     struct Pending {
         std::uint64_t page;
         Digest hash;

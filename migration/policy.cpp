@@ -40,9 +40,10 @@ Duration default_max_pause(Duration max_downtime) {
 
 double send_rate(std::span<const Round> rounds) {
     for (auto round = rounds.rbegin(); round != rounds.rend(); ++round) {
-        if (round->data_pages >= kTellingPages && round->duration > Duration::zero()) {
+        const Duration time = round->link_time > Duration::zero() ? round->link_time : round->duration;
+        if (round->data_pages >= kTellingPages && time > Duration::zero()) {
             return static_cast<double>(round->data_pages * vmm::kPageSize) /
-                   std::chrono::duration<double>(round->duration).count();
+                   std::chrono::duration<double>(time).count();
         }
     }
     return 0;

@@ -26,8 +26,9 @@ vmm::Duration default_max_pause(vmm::Duration max_downtime);
 struct Round {
     std::uint32_t number = 0;
     vmm::Duration duration{};
-    std::uint64_t data_pages = 0;       // sent with their contents
-    std::uint64_t zero_pages = 0;       // sent as zero
+    vmm::Duration link_time{};     // of it, what the link needs; 0: all of it. Less under --max-bandwidth
+    std::uint64_t data_pages = 0;  // sent with their contents
+    std::uint64_t zero_pages = 0;  // sent as zero, or zero from the start
     std::uint64_t unchanged_pages = 0;  // written, but equal to what the destination holds: not sent
     std::uint64_t bytes = 0;            // on the wire
     std::uint64_t owed_after = 0;       // pages written while the round ran
@@ -38,9 +39,10 @@ struct FixedCosts {
     vmm::Duration save{};
     vmm::Duration restore{};
     vmm::Duration round_trip{};
+    vmm::Duration verify{};  // --verify full, on both sides
 
     // Kick and save, then state, Ready, Commit and Running: four one-way hops and the restore.
-    vmm::Duration total() const { return save + restore + 2 * round_trip; }
+    vmm::Duration total() const { return save + restore + verify + 2 * round_trip; }
 };
 
 enum class Action : std::uint8_t { another_round, switch_over, give_up };

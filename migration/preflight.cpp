@@ -11,6 +11,8 @@ namespace migration {
 
 namespace {
 
+constexpr std::uint64_t kBootImageSlack = std::uint64_t{1} << 20;  // names and numbers of its segments
+
 class Reasons {
   public:
     void add(std::string code, std::string what, std::string where, std::string remedy) {
@@ -97,6 +99,13 @@ PreflightReply examine(const Manifest& manifest, const Offer& offer) {
     for (std::string& missing : vmm::missing_on(manifest.cpu, offer.host)) {
         reasons.add("cpu_feature", std::move(missing), "vCPUs",
                     "move to a host that offers it, or start the guest on a host like the destination");
+    }
+    // It is read into memory before the guest has any: no more than a guest of this size can be booted from.
+    if (manifest.boot_image_bytes > manifest.ram_bytes + kBootImageSlack) {
+        reasons.add("boot_image",
+                    fmt::format("the boot image has {} bytes, more than the guest's memory",
+                                manifest.boot_image_bytes),
+                    "memory", "start the guest with more memory");
     }
     examine_devices(manifest, offer, reasons);
     return {reasons.take(), {}, 0, 0};

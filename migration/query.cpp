@@ -8,6 +8,9 @@ RecordAnswer answer_from(const Record& record, bool alive, const Uuid& boot_id) 
     }
     switch (record.status) {
         case RecordStatus::started:
+            // Alive, it may still find that it cannot start.
+            return {alive ? QueryOutcome::unknown : QueryOutcome::lost, false};
+        case RecordStatus::running:
             return {alive ? QueryOutcome::running : QueryOutcome::lost, false};
         case RecordStatus::ready:
             if (alive) {

@@ -87,8 +87,8 @@ class RecordFile final : public RecordHandle {
 }  // namespace
 
 std::string_view name_of(RecordStatus status) {
-    constexpr std::array<std::string_view, 7> names{"intent",  "committing", "done",   "ready",
-                                                    "started", "failed",     "refused"};
+    constexpr std::array<std::string_view, 8> names{"intent",  "committing", "done",    "ready",
+                                                    "started", "failed",     "refused", "running"};
     return names[static_cast<std::size_t>(status)];
 }
 

@@ -15,7 +15,7 @@
 namespace migration {
 
 enum class Role : std::uint8_t { source, destination };
-enum class RecordStatus : std::uint8_t { intent, committing, done, ready, started, failed, refused };
+enum class RecordStatus : std::uint8_t { intent, committing, done, ready, started, failed, refused, running };
 
 std::string_view name_of(RecordStatus status);
 
@@ -35,7 +35,7 @@ struct Record {
     template <typename Self, typename V>
     static void visit(Self& self, V& v) {
         v.enumeration("role", self.role, Role::destination);
-        v.enumeration("status", self.status, RecordStatus::refused);
+        v.enumeration("status", self.status, RecordStatus::running);
         v.field("session", self.session);
         v.field("secret", self.secret);
         v.field("uuid", self.uuid);

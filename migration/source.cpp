@@ -31,13 +31,13 @@ Outcome Source::run() {
         return roll_back(std::move(moved).error());
     }
     // From the first byte of Commit this side never resumes by itself.
-    if (auto committed = commit(); !committed) {
-        // What the destination said on the connection that carried Ready is as good as an answer to Query.
-        if (committed.error().code() == Code::refused) {
-            return roll_back(std::move(committed).error());
-        }
+    auto committed = commit();
+    if (!committed) {
         services_.events.on({services_.clock.now(), Warned{reason_for(committed.error())}});
         return settle();
+    }
+    if (*committed) {
+        return roll_back(std::move(**committed));
     }
     done();
     return finish(Outcome::completed, {});
@@ -108,6 +108,9 @@ Result<void> Source::prepare() {
     }
     copier_ = TRY(Copier::create(services_.vm.memory(), services_.vm.tracker(), std::move(carriers), secret_,
                                  *copy_control_, services_.clock));
+    if (options_.verify_full) {
+        costs_.verify = 2 * copier_->hashing_time(manifest_.used_pages);
+    }
     return {};
 }
 
@@ -158,7 +161,6 @@ Result<void> Source::pause() {
     reached(Moment::pause_begun);
     TRY(services_.vm.pause());
     paused_ = true;
-    TRY(copier_->collect());
     reached(Moment::paused);
     return {};
 }
@@ -167,7 +169,8 @@ Result<void> Source::final() {
     enter(SourcePhase::final);
     const TimePoint saved_at = services_.clock.now();
     MachineState state{TRY(services_.vm.save()), 0};
-    // Saving writes guest memory too (the guest's clock pages): collected again, or those writes are lost.
+    // After saving, which writes guest memory too (the guest's clock pages): before it, those writes are
+    // lost.
     TRY(copier_->collect());
     reached(Moment::saved);
     TRY(round(GuestState::paused));
@@ -191,7 +194,15 @@ Result<void> Source::final() {
 Result<Round> Source::round(GuestState guest) {
     const std::uint64_t owed = copier_->owed_pages();
     copy_control_->round_started(static_cast<std::uint32_t>(rounds_.size()), owed, guest);
+    const TimePoint begin = services_.clock.now();
     Round round = TRY(copier_->round(guest, deadline(), [this] { copy_control_->idle(); }));
+    if (guest == GuestState::running) {
+        // What the senders handed over may still be in socket buffers: a round has ended when its pages are
+        // placed. Else the pause would begin with that queue, and the rate would be that of memory.
+        TRY(await_round_done(round.number));
+        round.duration = services_.clock.now() - begin;
+        round.link_time = link_time(round);
+    }
     TRY(check());
     if (guest == GuestState::paused) {
         rounds_.push_back(round);
@@ -200,10 +211,51 @@ Result<Round> Source::round(GuestState guest) {
     return round;
 }
 
+Result<void> Source::await_round_done(std::uint32_t round) {
+    const Message answer = TRY(next_answer(deadline()));
+    if (const auto* done = std::get_if<RoundDone>(&answer); done != nullptr && done->round == round) {
+        return {};
+    }
+    if (const auto* failed = std::get_if<Failed>(&answer)) {
+        return fail(Code::refused, "{}", failed->text);
+    }
+    return fail(Code::protocol, "the destination sent {} where RoundDone {} was due", message_name(answer),
+                round);
+}
+
+// On control; a destination that is busy placing pages says so with KeepAlive.
+Result<Message> Source::next_answer(const Deadline& deadline) {
+    for (;;) {
+        Incoming incoming = TRY(streams_[0]->receive(Failed::max_body, deadline));
+        if (!std::holds_alternative<KeepAlive>(incoming.message)) {
+            return std::move(incoming.message);
+        }
+    }
+}
+
+// The pause knows no bandwidth limit: what it will need is what the link took, without the sleeps. Socket
+// buffers empty while we sleep, so the kernel's own measurement is asked too.
+Duration Source::link_time(const Round& round) {
+    if (!options_.max_bandwidth) {
+        return {};
+    }
+    const auto carriers = static_cast<std::int64_t>(std::max<std::uint16_t>(options_.streams, 1));
+    Duration time = round.duration - copy_control_->take_slept() / carriers;
+    double rate = 0;
+    for (std::size_t i = options_.streams == 0 ? 0 : 1; i < streams_.size(); ++i) {
+        rate += streams_[i]->delivery_rate();
+    }
+    if (rate > 0) {
+        const std::chrono::duration<double> carried{static_cast<double>(round.bytes) / rate};
+        time = std::max(time, std::chrono::duration_cast<Duration>(carried));
+    }
+    return std::clamp(time, Duration{1}, round.duration);
+}
+
 Result<void> Source::await_ready() {
-    Incoming answer = TRY(streams_[0]->receive(Failed::max_body, deadline()));
+    const Message answer = TRY(next_answer(deadline()));
     const Digest ours = copier_->digest();
-    if (const auto* ready = std::get_if<Ready>(&answer.message)) {
+    if (const auto* ready = std::get_if<Ready>(&answer)) {
         reached(Moment::ready_received);
         services_.events.on({services_.clock.now(), DestinationTimes{peer_duration(ready->verify_ns),
                                                                      peer_duration(ready->restore_ns)}});
@@ -212,27 +264,28 @@ Result<void> Source::await_ready() {
         }
         return {};
     }
-    if (const auto* mismatch = std::get_if<DigestMismatch>(&answer.message)) {
+    if (const auto* mismatch = std::get_if<DigestMismatch>(&answer)) {
         return vmm::Failure{mismatch_error(*mismatch)};
     }
-    if (const auto* failed = std::get_if<Failed>(&answer.message)) {
+    if (const auto* failed = std::get_if<Failed>(&answer)) {
         return fail(Code::refused, "{}", failed->text);
     }
-    return fail(Code::protocol, "the destination sent {} where Ready was due", message_name(answer.message));
+    return fail(Code::protocol, "the destination sent {} where Ready was due", message_name(answer));
 }
 
-Result<void> Source::commit() {
+Result<std::optional<vmm::Error>> Source::commit() {
+    using Answer = std::optional<vmm::Error>;
     enter(SourcePhase::commit);
     {
         const std::lock_guard lock{mutex_};
         if (gate_ != Gate::open) {
-            return fail(Code::refused, "cancelled");
+            return Answer{vmm::Error{Code::cancelled, "cancelled"}};
         }
         gate_ = Gate::committed;
     }
     if (auto written = record_->update(RecordStatus::committing); !written) {
         // Nothing was sent yet: the last moment at which an error is only an error.
-        return fail(Code::refused, "{}", written.error().text());
+        return Answer{std::move(written).error()};
     }
     TRY(streams_[0]->send(Commit{manifest_.epoch + 1}, deadline()));
     reached(Moment::commit_sent);
@@ -242,14 +295,15 @@ Result<void> Source::commit() {
     if (const auto* running = std::get_if<Running>(&answer.message)) {
         reached(Moment::running_received);
         services_.events.on({services_.clock.now(), DestinationResumed{peer_duration(running->resume_ns)}});
-        return {};
+        return Answer{};
     }
     if (std::holds_alternative<Placed>(answer.message)) {
         reached(Moment::running_received);
-        return {};
+        return Answer{};
     }
+    // On the connection that carried Ready this is as good as an answer to Query.
     if (const auto* failed = std::get_if<Failed>(&answer.message)) {
-        return fail(Code::refused, "{}", failed->text);
+        return Answer{vmm::Error{Code::refused, failed->text}};
     }
     return fail(Code::protocol, "the destination sent {} where Running was due",
                 message_name(answer.message));
@@ -272,14 +326,25 @@ Result<void> Source::check() const {
     if (services_.vm.ended()) {
         return fail(Code::guest_ended, "the guest has ended");
     }
-    const TimePoint now = services_.clock.now();
-    if (options_.timeout && now - started_at_ > *options_.timeout) {
-        return fail(Code::timeout, "--timeout passed");
-    }
-    if (pause_ends_ && now > *pause_ends_) {
-        return fail(Code::timeout, "the pause would have been longer than --max-pause");
+    if (auto passed = passed_limit()) {
+        return vmm::Failure{std::move(*passed)};
     }
     return {};
+}
+
+// Of the user's own limits, the one that has passed.
+std::optional<vmm::Error> Source::passed_limit() const {
+    const TimePoint now = services_.clock.now();
+    if (options_.timeout && now - started_at_ >= *options_.timeout) {
+        return vmm::Error{Code::timeout, fmt::format("it took longer than the {:.0f} ms of --timeout",
+                                                     vmm::to_ms(*options_.timeout))};
+    }
+    if (pause_ends_ && now >= *pause_ends_) {
+        return vmm::Error{Code::timeout,
+                          fmt::format("the pause would have been longer than the {:.0f} ms of --max-pause",
+                                      vmm::to_ms(options_.limits.max_pause))};
+    }
+    return std::nullopt;
 }
 
 Deadline Source::deadline() const {

@@ -67,7 +67,9 @@ class Source {
     vmm::Result<void> copy();
     vmm::Result<void> pause();
     vmm::Result<void> final();
-    vmm::Result<void> commit();
+    // Nothing: the destination runs the guest. An error inside: it never started it, and never will. An error
+    // outside: unknown.
+    vmm::Result<std::optional<vmm::Error>> commit();
     void done();
 
     vmm::Result<void> up_to_commit();
@@ -86,12 +88,18 @@ class Source {
     QueryOutcome ask();
     std::optional<Outcome> act_on(QueryOutcome answer);
     std::optional<Outcome> act_on_resolution();
+    // Reasons, where a person asked for `contrary` while the destination was being asked.
+    std::vector<Reason> overtaken(Resolution contrary) const;
 
     vmm::Result<void> send_boot_image(const vmm::Bytes& image);
     vmm::Result<void> open_streams();
     vmm::Result<Round> round(GuestState guest);
+    vmm::Result<void> await_round_done(std::uint32_t round);
+    vmm::Result<Message> next_answer(const Deadline& deadline);
+    vmm::Duration link_time(const Round& round);
     vmm::Result<void> await_ready();
     vmm::Result<void> check() const;
+    std::optional<vmm::Error> passed_limit() const;
     Deadline deadline() const;
     std::uint64_t bytes_sent() const;
     MessageStream& adopt(std::unique_ptr<Transport> transport);

@@ -29,6 +29,8 @@ std::string_view code_name(Code code) {
             return "cancelled";
         case Code::protocol:
             return "protocol";
+        case Code::foreign:
+            return "not_vmm";
         case Code::version:
             return "version";
         case Code::limit:
@@ -55,8 +57,10 @@ std::string_view remedy_for(Code code) {
         case Code::closed:
             return "check the network and that `vmm receive` runs there, then migrate again";
         case Code::timeout:
-            return "check the load of the network and of the destination, or allow more time, then migrate "
-                   "again";
+            return "check the load of the network and of the destination, or allow more time (--timeout, "
+                   "--max-pause), then migrate again";
+        case Code::foreign:
+            return "check the address and the port: is it `vmm receive` that listens there?";
         case Code::protocol:
         case Code::version:
             return "use the same version of vmm on both hosts";
@@ -112,7 +116,13 @@ Outcome Source::roll_back(vmm::Error error) {
     if (std::exchange(paused_, false)) {
         services_.vm.resume();
     }
-    if (error.code() == Code::closed || error.code() == Code::io) {
+    // A wait that ran into a limit of the user's says only that the peer was slow.
+    if (auto passed = passed_limit(); passed && error.code() == Code::timeout) {
+        error = std::move(*passed);
+    }
+    const bool may_have_spoken = error.code() == Code::closed || error.code() == Code::io ||
+                                 (error.code() == Code::timeout && phase_ == SourcePhase::final);
+    if (may_have_spoken) {
         error = last_word(std::move(error));
     }
     std::vector<Reason> reasons = std::move(refusals_);
@@ -216,17 +226,32 @@ std::optional<Outcome> Source::act_on(QueryOutcome answer) {
             (void)record_->update(RecordStatus::done);
             enter(SourcePhase::done);
             services_.vm.release();
-            return finish(Outcome::completed, {});
+            return finish(Outcome::completed, overtaken(Resolution::resume));
         case QueryOutcome::refused:
         case QueryOutcome::failed:
-            return roll_back({Code::refused, answer == QueryOutcome::refused
-                                                 ? "the destination did not start the guest, and never will"
-                                                 : "the destination could not start the guest"});
+            return roll_back(
+                {Code::refused, std::string{answer == QueryOutcome::refused
+                                                ? "the destination did not start the guest, and never will"
+                                                : "the destination could not start the guest"} +
+                                    (overtaken(Resolution::discard).empty()
+                                         ? ""
+                                         : "; it answered before `vmm resolve --discard` could be done")});
         case QueryOutcome::lost:
         case QueryOutcome::unknown:
             return std::nullopt;
     }
     return std::nullopt;
+}
+
+// The destination knows; a person only believes. Where both spoke at once, its word counts, and is said.
+std::vector<Reason> Source::overtaken(Resolution contrary) const {
+    const std::lock_guard lock{mutex_};
+    if (resolution_ != contrary) {
+        return {};
+    }
+    return {{"overtaken",
+             "the destination answered, before `vmm resolve` could be done, that the guest runs there",
+             fmt::format("session {}", session_name_), "nothing"}};
 }
 
 std::optional<Outcome> Source::act_on_resolution() {

@@ -26,7 +26,8 @@ Result<double> measure_link(MessageStream& control, const vmm::Clock& clock, con
 
 Result<PreflightResult> run_preflight(SourceVm& vm, Connector& connector, const vmm::Clock& clock) {
     // Absolute: whoever asks waits for no peer longer than this.
-    const Deadline deadline = Deadline::until(clock.now() + std::chrono::seconds{30});
+    Deadline deadline;
+    deadline.at = clock.now() + std::chrono::seconds{30};
     MessageStream control{TRY(connector.connect(deadline))};
     TRY(greet(control,
               make_hello(Purpose::preflight, random_bytes<std::tuple_size_v<SessionId>>(),

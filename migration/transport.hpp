@@ -36,6 +36,8 @@ class Transport {
     virtual void shutdown() = 0;
     // Ends both directions, and drops what was sent but has not left this host.
     virtual void abort() = 0;
+    // What the link carries, as the last bytes sent have shown, bytes/s; 0: not known.
+    virtual double delivery_rate() const { return 0; }
     // "tcp:127.0.0.1:7000", for texts.
     virtual std::string peer() const = 0;
 };

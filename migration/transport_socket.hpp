@@ -26,6 +26,7 @@ class SocketTransport final : public Transport {
     vmm::Result<void> receive(std::span<const iovec> parts, const Deadline& deadline) override;
     void shutdown() override;
     void abort() override;
+    double delivery_rate() const override;
     std::string peer() const override { return peer_; }
 
   private:
@@ -34,7 +35,8 @@ class SocketTransport final : public Transport {
 
     enum class Direction { send, receive };
     vmm::Result<void> transfer(std::span<const iovec> parts, const Deadline& deadline, Direction direction);
-    vmm::Result<void> wait(short events, const Deadline& deadline, vmm::TimePoint last_progress) const;
+    // `last_progress` moves on while what was sent before is on its way.
+    vmm::Result<void> wait(short events, const Deadline& deadline, vmm::TimePoint& last_progress) const;
 
     vmm::UniqueFd socket_;
     std::string peer_;

@@ -2,12 +2,17 @@
 
 #include <chrono>
 
+#include "vmm/base/thread.hpp"
+
 namespace migration {
 
-WorkerTeam::WorkerTeam(std::size_t size) {
+vmm::Result<std::unique_ptr<WorkerTeam>> WorkerTeam::create(std::size_t size) {
+    std::unique_ptr<WorkerTeam> team{new WorkerTeam};
     for (std::size_t worker = 1; worker < size; ++worker) {
-        threads_.emplace_back([this, worker] { loop(worker); });
+        team->threads_.push_back(TRY(vmm::start_thread(fmt::format("pages{}", worker),
+                                                       [self = team.get(), worker] { self->loop(worker); })));
     }
+    return team;
 }
 
 WorkerTeam::~WorkerTeam() {

@@ -3,16 +3,19 @@
 
 #include <condition_variable>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "vmm/base/result.hpp"
 
 namespace migration {
 
 class WorkerTeam {
   public:
     // `size` workers, at least one; worker 0 is the thread that calls run(), the others are started here.
-    explicit WorkerTeam(std::size_t size);
+    static vmm::Result<std::unique_ptr<WorkerTeam>> create(std::size_t size);
     ~WorkerTeam();
     WorkerTeam(const WorkerTeam&) = delete;
     WorkerTeam& operator=(const WorkerTeam&) = delete;
@@ -22,6 +25,7 @@ class WorkerTeam {
     void run(const std::function<void(std::size_t)>& job, const std::function<void()>& idle);
 
   private:
+    WorkerTeam() = default;
     void loop(std::size_t worker);
 
     std::mutex mutex_;

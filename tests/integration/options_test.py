@@ -157,8 +157,9 @@ def on_stall(options):
     """A guest that writes faster than the link takes it stays, or moves with the pause that was allowed."""
     with harness.Bed(options) as bed:
         listener = bed.b.receive()
-        guest = start(bed.a, image="dirty.elf", append=BUSY)
-        slow = ("--max-bandwidth", "8M", "--max-downtime", "50ms", "--max-pause", "60s")
+        guest = start(bed.a, image="dirty.elf", append="fill=16 ws=16 pps=50000 pattern=random")
+        # Limited like this, what is owed never shrinks; without the limit it takes some milliseconds to send.
+        slow = ("--max-bandwidth", "32M", "--max-downtime", "1ms", "--max-pause", "60s")
         report = bed.a.migrate(listener.address, *slow, "--on-stall", "abort", status=1)
         check(codes(report) == {"limit"}, f"{report['reasons']}")
         check(report["downtime_ms"] is None, f"the guest was paused: {report}")

@@ -24,6 +24,7 @@ enum class Code {
     timeout,      // a deadline passed
     cancelled,    // somebody asked us to stop
     protocol,     // the peer broke the protocol
+    foreign,      // the peer speaks another protocol altogether
     version,      // too old or too new
     limit,        // more than a configured or declared limit
     corrupt,      // a checksum or an encoding is wrong

@@ -67,7 +67,7 @@ Result run_whole(std::size_t connection = kControl) {
     Result whole = run({}, connection);
     REQUIRE(whole.outcome == Outcome::completed);
     REQUIRE(whole.source_record == History{intent, committing, done});
-    REQUIRE(whole.destination_record == History{ready, started, done});
+    REQUIRE(whole.destination_record == History{ready, started, running, done});
     return whole;
 }
 
@@ -96,7 +96,7 @@ void require_destination_owns(const Result& result) {
     REQUIRE(result.destination_runs);
     REQUIRE(result.outcome == Outcome::completed);
     REQUIRE(result.source_record == History{intent, committing, done});
-    REQUIRE(result.destination_record == History{ready, started});
+    REQUIRE(result.destination_record == History{ready, started, running});
 }
 
 std::size_t frame_size(const Message& message) {
@@ -163,7 +163,7 @@ TEST_CASE("a bit flipped at every byte of a session never makes two owners or a 
         REQUIRE(result.source_released == result.destination_runs);
         const History& record = result.destination_record;
         if (result.destination_runs) {
-            REQUIRE((record == History{ready, started} || record == History{ready, started, done}));
+            REQUIRE((record == History{ready, started, running} || record == History{ready, started, running, done}));
         } else {
             REQUIRE((record.empty() || is_refused(record)));
         }

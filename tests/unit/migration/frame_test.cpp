@@ -48,7 +48,8 @@ std::vector<Message> samples() {
             Acknowledge{},
             QueryAnswer{QueryOutcome::lost},
             Probe{true},
-            Probed{}};
+            Probed{},
+            RoundDone{8}};
 }
 
 vmm::Result<Message> decode_frame(std::span<const std::byte> frame) {

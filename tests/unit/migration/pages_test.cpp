@@ -148,7 +148,9 @@ TEST_CASE("sender: a page's debt ends only when it was sent and its hash is know
     auto population = vmm::PopulationScan::create();
     auto table = PageTable::create(64, kSecret);
     REQUIRE((population && table));
-    PageSender sender{0, stream, memory, *population, *table, monitor};
+    auto made = PageSender::create(0, stream, memory, *population, *table, monitor);
+    REQUIRE(made);
+    PageSender& sender = **made;
     vmm::Bitmap owed{64};
     owed.set_range(0, 64);
     const Pass pass{0, GuestState::running, false, {}};
@@ -169,7 +171,9 @@ TEST_CASE("sender: unpopulated, zero and unchanged pages cost no payload", "[mig
     auto population = vmm::PopulationScan::create();
     auto table = PageTable::create(64, kSecret);
     REQUIRE((population && table));
-    PageSender sender{0, stream, memory, *population, *table, monitor};
+    auto made = PageSender::create(0, stream, memory, *population, *table, monitor);
+    REQUIRE(made);
+    PageSender& sender = **made;
     vmm::Bitmap owed{64};
     const auto round = [&](std::uint32_t number, std::initializer_list<std::uint64_t> pages) {
         for (const std::uint64_t page : pages) {
@@ -215,7 +219,9 @@ TEST_CASE("a transfer of random pages in both directions of every count ends equ
         Unhindered monitor;
         auto population = vmm::PopulationScan::create();
         REQUIRE(population);
-        PageSender sender{0, stream, source, *population, *sent, monitor};
+        auto made = PageSender::create(0, stream, source, *population, *sent, monitor);
+        REQUIRE(made);
+        PageSender& sender = **made;
         PageReceiver receiver{0, 1, target, *placed};
         ScriptedLog log{pages};
         vmm::Bitmap owed{pages};

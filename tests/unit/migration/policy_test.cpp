@@ -178,6 +178,22 @@ TEST_CASE("decide: a simulated guest", "[migration]") {
     }
 }
 
+TEST_CASE("a bandwidth limit slows the rounds, not the prediction of the pause", "[migration]") {
+    // 1 GB/s on the link; the round slept for most of its second.
+    Round limited = round_of(25'000, 1s, 10'000);
+    CHECK(decide({}, std::vector{limited}, kCosts).predicted > 300ms);
+    limited.link_time = 100ms;
+    CHECK(send_rate(std::vector{limited}) == Approx(250'000 * 4096.0));
+    CHECK(decide({}, std::vector{limited}, kCosts).predicted < 50ms);
+}
+
+TEST_CASE("hashing all memory afresh counts as part of the pause", "[migration]") {
+    FixedCosts costs = kCosts;
+    costs.verify = 200ms;
+    const std::vector<Round> rounds{round_of(10'000, 100ms, 0)};
+    CHECK(decide({}, rounds, costs).predicted == decide({}, rounds, kCosts).predicted + 200ms);
+}
+
 TEST_CASE("default_max_pause is max(1 s, 4 x max-downtime)", "[migration]") {
     CHECK(default_max_pause(10ms) == Duration{1s});
     CHECK(default_max_pause(300ms) == Duration{1200ms});

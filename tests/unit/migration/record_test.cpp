@@ -57,7 +57,10 @@ TEST_CASE("every (record, Query) pair is answered as the table says", "[migratio
         bool write_refused;
     };
     const std::vector<Row> table{
-        {RecordStatus::started, true, here, QueryOutcome::running, false},
+        {RecordStatus::running, true, here, QueryOutcome::running, false},
+        {RecordStatus::running, false, here, QueryOutcome::lost, false},
+        {RecordStatus::running, false, before, QueryOutcome::lost, false},
+        {RecordStatus::started, true, here, QueryOutcome::unknown, false},
         {RecordStatus::started, false, here, QueryOutcome::lost, false},
         {RecordStatus::started, false, before, QueryOutcome::lost, false},
         {RecordStatus::ready, true, here, QueryOutcome::unknown, false},
@@ -140,7 +143,7 @@ TEST_CASE("a query with a wrong secret or session learns nothing", "[migration]"
     TemporaryDirectory directory;
     auto records = RecordDirectory::open(directory.path());
     REQUIRE(records);
-    const Record record = make_record(RecordStatus::started);
+    const Record record = make_record(RecordStatus::running);
     auto handle = records->create(record);
     REQUIRE(handle);
     Hello hello = query_for(record);

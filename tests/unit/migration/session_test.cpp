@@ -47,7 +47,7 @@ TEST_CASE("a guest moves: memory, state, boot image and records", "[migration]")
     CHECK(!bed.source.log.armed());
     using enum RecordStatus;
     CHECK(bed.source_records.history(Role::source) == std::vector{intent, committing, done});
-    CHECK(bed.receiver.records.history(Role::destination) == std::vector{ready, started, done});
+    CHECK(bed.receiver.records.history(Role::destination) == std::vector{ready, started, running, done});
     const Report& report = bed.migration_report;
     CHECK(report.digest_verified);
     CHECK(report.rounds.front().data_pages == 8);  // round 0 is sparse

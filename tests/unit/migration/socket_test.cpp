@@ -129,5 +129,5 @@ TEST_CASE("somebody who does not speak the protocol is told apart", "[migration]
     MessageStream client{std::move(pair.client)};
     const auto reply = client.expect<HelloReply>();
     REQUIRE(!reply);
-    CHECK(reply.error().code() == vmm::Code::protocol);
+    CHECK(reply.error().code() == vmm::Code::foreign);
 }
