@@ -163,7 +163,8 @@ TEST_CASE("a bit flipped at every byte of a session never makes two owners or a 
         REQUIRE(result.source_released == result.destination_runs);
         const History& record = result.destination_record;
         if (result.destination_runs) {
-            REQUIRE((record == History{ready, started, running} || record == History{ready, started, running, done}));
+            REQUIRE((record == History{ready, started, running} ||
+                     record == History{ready, started, running, done}));
         } else {
             REQUIRE((record.empty() || is_refused(record)));
         }
