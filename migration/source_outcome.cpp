@@ -117,11 +117,15 @@ Outcome Source::roll_back(vmm::Error error) {
         services_.vm.resume();
     }
     // A wait that ran into a limit of the user's says only that the peer was slow.
-    if (auto passed = passed_limit(); passed && error.code() == Code::timeout) {
+    auto passed = passed_limit();
+    const bool ran_into_limit = passed && error.code() == Code::timeout;
+    if (ran_into_limit) {
         error = std::move(*passed);
     }
+    // In the pause both sides may have blocked in a send: ours the state, theirs the reason why it is not
+    // wanted.
     const bool may_have_spoken = error.code() == Code::closed || error.code() == Code::io ||
-                                 (error.code() == Code::timeout && phase_ == SourcePhase::final);
+                                 (ran_into_limit && phase_ == SourcePhase::final);
     if (may_have_spoken) {
         error = last_word(std::move(error));
     }
