@@ -267,7 +267,12 @@ Step Destination::handle(Loaded& state, const Commit& commit) {
     if (commit.epoch != state.manifest.epoch + 1) {
         return fail(fmt::format("Commit for epoch {}, expected {}", commit.epoch, state.manifest.epoch + 1));
     }
+    if (const auto taken = services_.vm.take_exclusives(); !taken) {
+        services_.vm.give_exclusives();
+        return fail(taken.error().text());
+    }
     if (const auto written = state.record->update(RecordStatus::started); !written) {
+        services_.vm.give_exclusives();
         return fail(written.error().text());
     }
     // From here to the end of start() a crash of this process leaves `started`: it may have run, so it counts
@@ -276,6 +281,7 @@ Step Destination::handle(Loaded& state, const Commit& commit) {
     if (!entry) {
         // No thread ever called KVM_RUN. If the tombstone cannot be written the record still says `started`;
         // the answer on this connection is true all the same.
+        services_.vm.give_exclusives();
         (void)state.record->update(RecordStatus::failed);
         failure_ = fmt::format("start: {}", entry.error().text()).substr(0, kMaxTextBytes);
         enter(DestinationPhase::failed, Broken{take_record()});

@@ -17,8 +17,8 @@ Result<Manifest> MachineSource::manifest() {
     manifest.cpu = TRY(lifecycle_.cpu_needs());
     for (const auto& device : machine_.devices()) {
         const vmm::DeviceIdentity identity = device->identity();
-        manifest.devices.push_back(
-            {std::string{identity.state.name}, identity.instance, identity.state.current});
+        manifest.devices.push_back({std::string{identity.state.name}, identity.instance,
+                                    identity.state.current, identity.id, identity.bytes, identity.read_only});
     }
     return manifest;
 }
@@ -27,13 +27,8 @@ vmm::Bytes MachineSource::boot_image() {
     return vmm::encode(machine_.boot_image());
 }
 
-void MachineSource::resume() {
-    // A failure has ended the guest, and whoever waits for its end is told why.
-    (void)lifecycle_.cancel_handover();
-}
-
 PreflightReply MachineDestination::examine(const Manifest& manifest) {
-    const auto offer = offer_();
+    const auto offer = offer_(manifest);
     if (!offer) {
         return {{{"host", offer.error().text(), "destination", "see the log of the destination"}}, {}, 0, 0};
     }
@@ -51,7 +46,7 @@ Result<DestinationVm::Costs> MachineDestination::prepare(const Manifest& manifes
     config.vcpus = manifest.cpu.vcpus;
     config.cpuid = manifest.cpu.cpuid;
     config.tsc_khz = manifest.cpu.tsc_khz;
-    guest_.machine = TRY(factory_(config));
+    guest_.machine = TRY(factory_(config, manifest));
     guest_.machine->set_boot_image(std::move(image));
     guest_.lifecycle = TRY(vmm::Lifecycle::create(*guest_.machine));
     guest_.epoch = manifest.epoch + 1;

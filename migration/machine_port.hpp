@@ -23,9 +23,11 @@ class MachineSource final : public SourceVm {
     bool ended() const override { return lifecycle_.end().has_value(); }
     vmm::GuestMemory& memory() override { return machine_.memory(); }
     vmm::DirtyTracker& tracker() override { return machine_.tracker(); }
-    vmm::Result<void> pause() override { return lifecycle_.begin_handover(); }
+    vmm::Result<void> pause(vmm::Duration limit) override { return lifecycle_.begin_handover(limit); }
     vmm::Result<vmm::Bytes> save() override { return lifecycle_.save(); }
-    void resume() override;
+    vmm::Result<void> give_exclusives() override { return lifecycle_.give_exclusives(); }
+    void take_exclusives() override { (void)lifecycle_.take_exclusives(); }
+    vmm::Result<void> resume() override { return lifecycle_.cancel_handover(); }
     void release() override { lifecycle_.finish_handover(); }
 
   private:
@@ -44,10 +46,12 @@ struct Guest {
 class MachineDestination final : public DestinationVm {
   public:
     // Makes a machine with its board; the devices' host side is the destination's own.
-    using Factory = std::function<vmm::Result<std::unique_ptr<vmm::Machine>>(const vmm::MachineConfig&)>;
+    using Factory =
+        std::function<vmm::Result<std::unique_ptr<vmm::Machine>>(const vmm::MachineConfig&, const Manifest&)>;
 
-    // `offer` is asked when a manifest has come, so that its free memory and names are of that moment.
-    MachineDestination(std::function<vmm::Result<Offer>()> offer, Factory factory)
+    // `offer` is asked when a manifest has come, so that it is of that moment and has what that guest needs.
+    using Offers = std::function<vmm::Result<Offer>(const Manifest&)>;
+    MachineDestination(Offers offer, Factory factory)
         : offer_(std::move(offer)), factory_(std::move(factory)) {}
 
     PreflightReply examine(const Manifest& manifest) override;
@@ -55,13 +59,15 @@ class MachineDestination final : public DestinationVm {
     vmm::GuestMemory& memory() override { return guest_.machine->memory(); }
     vmm::Result<void> restore(std::span<const std::byte> snapshot,
                               std::optional<vmm::Duration> elapsed) override;
+    vmm::Result<void> take_exclusives() override { return guest_.lifecycle->take_exclusives(); }
+    void give_exclusives() override { (void)guest_.lifecycle->give_exclusives(); }
     vmm::Result<Entry> start() override;
 
     // The guest, once the session has given it to this process.
     Guest& guest() { return guest_; }
 
   private:
-    std::function<vmm::Result<Offer>()> offer_;
+    Offers offer_;
     Factory factory_;
     Guest guest_;
 };

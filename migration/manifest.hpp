@@ -16,12 +16,19 @@ struct DeviceEntry {
     std::string state_name;  // vmm::StateId::name of its section
     std::uint32_t instance = 0;
     std::uint16_t version = 0;
+    std::string id =
+        {};  // the user's name for it, by which the destination finds its host side; empty: it has none
+    std::uint64_t bytes = 0;  // of a disk
+    bool read_only = false;   // of a disk
 
     template <typename Self, typename V>
     static void visit(Self& self, V& v) {
         v.text("state_name", self.state_name, 32);
         v.field("instance", self.instance);
         v.field("version", self.version);
+        v.text("id", self.id, 64);
+        v.field("bytes", self.bytes);
+        v.field("read_only", self.read_only);
     }
 };
 

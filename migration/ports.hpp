@@ -24,12 +24,19 @@ class SourceVm {
     virtual vmm::DirtyTracker& tracker() = 0;
 
     // Stops vCPUs and devices, and keeps users from changing the run state until resume() or release(). The
-    // guest may have ended: Code::guest_ended.
-    virtual vmm::Result<void> pause() = 0;
+    // guest may have ended: Code::guest_ended; or its devices do not come to rest within `limit`.
+    virtual vmm::Result<void> pause(vmm::Duration limit) = 0;
     // While paused; may write guest memory, so the trackers are collected again afterwards.
     virtual vmm::Result<vmm::Bytes> save() = 0;
-    // Back to the run state of before pause().
-    virtual void resume() = 0;
+    // What only one host at a time may use (disks) is free for the destination: flushed, and its locks given
+    // up.
+    virtual vmm::Result<void> give_exclusives() = 0;
+    // Takes back as much of it as can be had, so that a destination that was told to start later cannot. The
+    // guest stays paused.
+    virtual void take_exclusives() = 0;
+    // Back to the run state of before pause(). An error: it stays paused, because another has its disks; or
+    // it crashed.
+    virtual vmm::Result<void> resume() = 0;
     // The guest lives elsewhere now; it never runs here again.
     virtual void release() = 0;
 };
@@ -55,6 +62,11 @@ class DestinationVm {
     // `elapsed`: how long the guest has stood still, where the clocks of the two hosts cannot tell.
     virtual vmm::Result<void> restore(std::span<const std::byte> snapshot,
                                       std::optional<vmm::Duration> elapsed) = 0;
+
+    // What only one host at a time may use, of which the source has let go. An error names what cannot be
+    // had. It is given back when the guest cannot be started.
+    virtual vmm::Result<void> take_exclusives() = 0;
+    virtual void give_exclusives() = 0;
 
     // A guest that was paused by its user is placed, not started.
     enum class Entry : std::uint8_t { running, placed };

@@ -28,18 +28,30 @@ class Reasons {
     std::vector<Reason> list_;
 };
 
+std::string place_of(std::string_view name, std::uint32_t instance, std::string_view id) {
+    return id.empty() ? fmt::format("device {}[{}]", name, instance)
+                      : fmt::format("device {} \"{}\"", name, id);
+}
+
 void examine_devices(const Manifest& manifest, const Offer& offer, Reasons& reasons) {
     const auto same = [](const DeviceEntry& entry, const vmm::DeviceIdentity& device) {
-        return entry.state_name == device.state.name && entry.instance == device.instance;
+        return entry.state_name == device.state.name && entry.instance == device.instance &&
+               entry.id == device.id;
     };
     for (const DeviceEntry& entry : manifest.devices) {
-        const std::string where = fmt::format("device {}[{}]", entry.state_name, entry.instance);
+        const std::string where = place_of(entry.state_name, entry.instance, entry.id);
         const auto ours =
             std::find_if(offer.devices.begin(), offer.devices.end(),
                          [&](const vmm::DeviceIdentity& device) { return same(entry, device); });
         if (ours == offer.devices.end()) {
             reasons.add("unknown_device", "the destination has no such device", where,
                         "give `vmm receive` the options that make it, or use a newer vmm there");
+        } else if (entry.bytes != ours->bytes || entry.read_only != ours->read_only) {
+            reasons.add("other_disk",
+                        fmt::format("the guest's disk has {} bytes{}, the destination's {}{}", entry.bytes,
+                                    entry.read_only ? ", read-only" : "", ours->bytes,
+                                    ours->read_only ? ", read-only" : ""),
+                        where, "give `vmm receive` the same disk, reachable from both hosts");
         } else if (entry.version > ours->state.current || entry.version < ours->state.oldest) {
             reasons.add("device_version",
                         fmt::format("state version {}, the destination reads {} to {}", entry.version,
@@ -51,7 +63,7 @@ void examine_devices(const Manifest& manifest, const Offer& offer, Reasons& reas
         if (std::none_of(manifest.devices.begin(), manifest.devices.end(),
                          [&](const DeviceEntry& entry) { return same(entry, device); })) {
             reasons.add("surplus_device", "the guest has no such device",
-                        fmt::format("device {}[{}]", device.state.name, device.instance),
+                        place_of(device.state.name, device.instance, device.id),
                         "leave out the option of `vmm receive` that makes it");
         }
     }

@@ -159,7 +159,7 @@ Result<void> Source::pause() {
     enter(SourcePhase::pause);
     pause_ends_ = services_.clock.now() + options_.limits.max_pause;
     reached(Moment::pause_begun);
-    TRY(services_.vm.pause());
+    TRY(services_.vm.pause(options_.limits.max_pause));
     paused_ = true;
     reached(Moment::paused);
     return {};
@@ -188,6 +188,7 @@ Result<void> Source::final() {
     reached(Moment::state_sent);
     TRY(await_ready());
     digest_verified_ = true;
+    TRY(services_.vm.give_exclusives());
     return check();
 }
 

@@ -113,8 +113,9 @@ Outcome Source::roll_back(vmm::Error error) {
         cancelled = gate_ == Gate::cancelled;
         gate_ = Gate::settled;
     }
+    vmm::Result<void> resumed;
     if (std::exchange(paused_, false)) {
-        services_.vm.resume();
+        resumed = services_.vm.resume();
     }
     // A wait that ran into a limit of the user's says only that the peer was slow.
     auto passed = passed_limit();
@@ -135,6 +136,10 @@ Outcome Source::roll_back(vmm::Error error) {
             cancelled ? vmm::Error{Code::cancelled, "cancelled"}
                       : vmm::Error{error.code(), error.text() + (inventories_ > 0 ? name_mismatch() : "")};
         reasons.push_back(reason_for(shown));
+    }
+    if (!resumed) {
+        reasons.push_back({"not_resumed", resumed.error().text().substr(0, kMaxTextBytes), "the guest",
+                           "when what it names is free again: `vmm resume NAME`"});
     }
     if (!streams_.empty()) {
         const Deadline soon = Deadline::until(services_.clock.now() + std::chrono::seconds{1});
@@ -286,6 +291,7 @@ Outcome Source::settle() {
     }
     // What has not left yet of Commit must not leave later, when a person may have decided otherwise.
     streams_[0]->abort();
+    services_.vm.take_exclusives();
     const TimePoint patience_ends = services_.clock.now() + options_.query_patience;
     bool lost = false;
     for (;;) {

@@ -6,9 +6,9 @@
 #include <cstdio>
 #include <set>
 
+#include "devices/board.hpp"
 #include "migration/greeting.hpp"
 #include "migration/transport_socket.hpp"
-#include "tools/vmm/board_setup.hpp"
 #include "vmm/guest/address.hpp"
 #include "vmm/kvm/compatibility.hpp"
 #include "vmm/machine/config.hpp"
@@ -25,8 +25,9 @@ vmm::Result<Manifest> plain_manifest(const vmm::HostOffer& host) {
     manifest.cpu.vcpus = 1;
     manifest.cpu.cpuid = vmm::make_guest_cpuid(host.cpuid, 1, host.capabilities.tsc_deadline);
     manifest.cpu.tsc_khz = host.tsc_khz;
-    for (const vmm::DeviceIdentity& device : TRY(tools::board_identities())) {
-        manifest.devices.push_back({std::string{device.state.name}, device.instance, device.state.current});
+    for (const vmm::DeviceIdentity& device : devices::fixed_devices()) {
+        manifest.devices.push_back(
+            {std::string{device.state.name}, device.instance, device.state.current, {}, 0, false});
     }
     return manifest;
 }
@@ -77,7 +78,7 @@ vmm::Result<void> run(const char* to, const char* path, const char* name) {
     all[1].manifest.name = path;
     all[2].manifest.name = "../bait";
     all[3].manifest.devices[0].state_name = "file:bait";
-    all[4].manifest.devices.push_back({"unix:./bait", 0, 1});
+    all[4].manifest.devices.push_back({"unix:./bait", 0, 1, "file:bait", 0, false});
     all.push_back({"everything", Purpose::control, wrong_in_every_way(plain, name)});
     for (const Shown& shown : all) {
         const PreflightReply reply = TRY(show(address, shown.purpose, shown.manifest));

@@ -104,11 +104,15 @@ class Receiver final : public migration::Connector {
 
 // One migration of a scripted guest.
 struct Bed {
-    explicit Bed(std::uint64_t pages = 16) : source(pages), receiver(events) {}
+    explicit Bed(std::uint64_t pages = 16) : source(pages), receiver(events) {
+        source.disk = receiver.vm.disk = &disk;
+        source.take_exclusives();
+    }
 
     migration::Outcome migrate(migration::SourceOptions options = {});
 
     EventLog events;
+    ScriptedDisk disk;
     ScriptedSource source;
     Receiver receiver;
     MemoryRecords source_records;

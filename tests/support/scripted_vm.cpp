@@ -76,7 +76,26 @@ Result<migration::Manifest> ScriptedSource::manifest() {
     return manifest;
 }
 
-Result<void> ScriptedSource::pause() {
+Result<void> ScriptedSource::give_exclusives() {
+    disk->give(this);
+    if (on_give) {
+        on_give();
+    }
+    return {};
+}
+
+Result<void> ScriptedSource::resume() {
+    TRY(disk->take(this));
+    running = true;
+    return {};
+}
+
+void ScriptedSource::release() {
+    disk->give(this);
+    released = true;
+}
+
+Result<void> ScriptedSource::pause(vmm::Duration) {
     if (on_pause) {
         on_pause();
     }
@@ -125,6 +144,7 @@ Result<void> ScriptedDestination::restore(std::span<const std::byte> bytes, std:
 }
 
 Result<migration::DestinationVm::Entry> ScriptedDestination::start() {
+    VERIFY(disk->owned_by(this));
     if (start_error) {
         return vmm::Failure{*start_error};
     }

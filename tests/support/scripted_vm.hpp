@@ -40,6 +40,33 @@ vmm::GuestMemory make_memory(std::uint64_t pages);
 // Each page of its own contents.
 void fill_page(vmm::GuestMemory& memory, std::uint64_t page, std::uint8_t seed);
 
+// A disk that both sides can open and one at a time may use.
+class ScriptedDisk {
+  public:
+    vmm::Result<void> take(const void* who) {
+        const std::lock_guard lock{mutex_};
+        if (owner_ != nullptr && owner_ != who) {
+            return vmm::fail(vmm::Code::refused, "the disk is in use");
+        }
+        owner_ = who;
+        return {};
+    }
+    void give(const void* who) {
+        const std::lock_guard lock{mutex_};
+        if (owner_ == who) {
+            owner_ = nullptr;
+        }
+    }
+    bool owned_by(const void* who) const {
+        const std::lock_guard lock{mutex_};
+        return owner_ == who;
+    }
+
+  private:
+    mutable std::mutex mutex_;
+    const void* owner_ = nullptr;
+};
+
 class ScriptedSource final : public migration::SourceVm {
   public:
     explicit ScriptedSource(std::uint64_t pages)
@@ -50,10 +77,12 @@ class ScriptedSource final : public migration::SourceVm {
     bool ended() const override { return has_ended; }
     vmm::GuestMemory& memory() override { return memory_; }
     vmm::DirtyTracker& tracker() override { return union_; }
-    vmm::Result<void> pause() override;
+    vmm::Result<void> pause(vmm::Duration limit) override;
     vmm::Result<vmm::Bytes> save() override;
-    void resume() override { running = true; }
-    void release() override { released = true; }
+    vmm::Result<void> give_exclusives() override;
+    void take_exclusives() override { (void)disk->take(this); }
+    vmm::Result<void> resume() override;
+    void release() override;
 
     // A vCPU of the guest writes a page: in memory, and in the log.
     void guest_writes(std::uint64_t page, std::uint8_t seed);
@@ -61,7 +90,10 @@ class ScriptedSource final : public migration::SourceVm {
     // What happens at these moments; the guest still runs in on_pause.
     std::function<void()> on_pause;
     std::function<void()> on_save;
+    std::function<void()> on_give;  // once the disk is free
     std::optional<vmm::Error> pause_error;
+    ScriptedDisk own_disk;
+    ScriptedDisk* disk = &own_disk;
     std::atomic<bool> running = true;
     std::atomic<bool> released = false;
     std::atomic<bool> has_ended = false;
@@ -86,8 +118,12 @@ class ScriptedDestination final : public migration::DestinationVm {
     vmm::GuestMemory& memory() override { return *memory_; }
     vmm::Result<void> restore(std::span<const std::byte> snapshot,
                               std::optional<vmm::Duration> elapsed) override;
+    vmm::Result<void> take_exclusives() override { return disk->take(this); }
+    void give_exclusives() override { disk->give(this); }
     vmm::Result<Entry> start() override;
 
+    ScriptedDisk own_disk;
+    ScriptedDisk* disk = &own_disk;
     std::vector<migration::Reason> reasons;  // to refuse with
     std::optional<vmm::Error> restore_error;
     std::optional<vmm::Error> start_error;

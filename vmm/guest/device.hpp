@@ -2,15 +2,20 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
+#include "vmm/base/clock.hpp"
 #include "vmm/base/result.hpp"
 #include "vmm/state/snapshot.hpp"
 
 namespace vmm {
 
 struct DeviceIdentity {
-    StateId state;           // name and versions of its section in a snapshot
-    std::uint32_t instance;  // tells devices of one kind apart
+    StateId state;               // name and versions of its section in a snapshot
+    std::uint32_t instance = 0;  // tells devices of one kind apart
+    std::string id = {};         // the user's name for it; empty where there is only one
+    std::uint64_t bytes = 0;     // of a disk
+    bool read_only = false;      // of a disk
 };
 
 // A device is made paused: resume() comes before the first vCPU runs.
@@ -23,8 +28,9 @@ class Device {
 
     virtual DeviceIdentity identity() const = 0;
     // vCPUs are stopped. On return the device neither touches guest memory nor raises a line nor does host
-    // I/O.
-    virtual void pause() = 0;
+    // I/O: what it has begun is finished, which takes at most `limit`. After an error the device goes on as
+    // before.
+    virtual Result<void> pause(Duration limit) = 0;
     // Undoes pause(), before the vCPUs run; raises again each line that its state says is up, because an
     // interrupt in flight may have been lost (a spurious one is legal).
     virtual void resume() = 0;

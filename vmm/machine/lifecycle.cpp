@@ -49,9 +49,7 @@ Lifecycle::~Lifecycle() {
     }
     if (!halted_) {
         team_->park();
-        for (const auto& device : machine_.devices()) {
-            device->pause();
-        }
+        (void)pause_devices(Duration::zero());
     }
     team_.reset();
     machine_.requests().on_post(nullptr);
@@ -105,26 +103,50 @@ void Lifecycle::main() {
         }
         turn_taken_ = true;
         lock.unlock();
-        (void)halt_machine();
-        (void)run_if_wanted();  // a failure has ended the guest
+        (void)halt_machine(kDeviceLimit);
+        (void)run_if_wanted();  // a failure has ended the guest, or left it paused
         give_turn();
         lock.lock();
     }
 }
 
-void Lifecycle::halt_devices() {
-    for (const auto& device : machine_.devices()) {
-        device->pause();
+// All or none.
+Result<void> Lifecycle::pause_devices(Duration limit) {
+    const auto devices = machine_.devices();
+    for (std::size_t i = 0; i < devices.size(); ++i) {
+        if (auto paused = devices[i]->pause(limit); !paused) {
+            for (std::size_t j = 0; j < i; ++j) {
+                devices[j]->resume();
+            }
+            return paused;
+        }
     }
     halted_ = true;
+    return {};
+}
+
+// vCPUs are parked and the devices could not be paused: the guest is as it was, but for what it asked for in
+// its last moment, which cannot wait for such a device.
+Error Lifecycle::go_on_after(Error error) {
+    auto request = machine_.requests().take();
+    if (request && request->kind == GuestRequest::Kind::reset) {
+        finish({GuestEnd::Reason::crash, 0, fmt::format("the guest cannot be reset: {}", error.text())});
+    } else if (request) {
+        finish(end_of(std::move(*request)));
+    } else if (auto entered = team_->run(); !entered) {
+        finish({GuestEnd::Reason::crash, 0, entered.error().text()});
+    }
+    return error;
 }
 
 // The guest may have asked for something in its last moment: an end is carried out now, a reset when it runs
 // again.
-Result<void> Lifecycle::halt_machine() {
-    if (!halted_) {
+Result<void> Lifecycle::halt_machine(Duration limit) {
+    if (!halted_ && !end()) {
         team_->park();
-        halt_devices();
+        if (auto paused = pause_devices(limit); !paused) {
+            return Failure{go_on_after(std::move(paused).error())};
+        }
     }
     if (auto request = machine_.requests().take()) {
         if (request->kind == GuestRequest::Kind::reset) {
@@ -139,6 +161,11 @@ Result<void> Lifecycle::halt_machine() {
 Result<std::optional<TimePoint>> Lifecycle::run_if_wanted() {
     if (!halted_ || !flags_.running || end()) {
         return std::nullopt;
+    }
+    if (auto taken = take_exclusives(); !taken) {
+        flags_.running = false;
+        publish(RunState::paused);
+        return Failure{std::move(taken).error()};
     }
     auto entered = try_run();
     if (!entered) {
@@ -166,7 +193,7 @@ Result<TimePoint> Lifecycle::try_run() {
     publish(RunState::running);
     auto entered = team_->run();
     if (!entered) {
-        halt_devices();
+        (void)pause_devices(Duration::zero());  // the guest has ended
     }
     return entered;
 }

@@ -48,7 +48,9 @@ class Lifecycle {
     // created.
     Result<void> boot();
 
-    // For users; each does nothing when it is already so. Code::guest_ended when the guest has ended.
+    // For users; each does nothing when it is already so. Code::guest_ended when the guest has ended. A guest
+    // whose devices do not come to rest within 30 s is not paused, and one that cannot have its disks is not
+    // resumed.
     Result<void> pause();
     Result<void> resume();
     // Ends the guest from outside; nothing when it has ended.
@@ -67,12 +69,12 @@ class Lifecycle {
     Result<CpuNeeds> cpu_needs();
 
     // Handover, at the source. begin pauses the machine whatever the user wants; Code::guest_ended if the
-    // guest ended at or before the pause: the handover is then over. A reset asked for at the pause is kept
-    // and travels.
-    Result<void> begin_handover();
+    // guest ended at or before the pause, another code if its devices do not come to rest within `limit`: the
+    // handover is then over. A reset asked for at the pause is kept and travels.
+    Result<void> begin_handover(Duration limit);
     // The snapshot. Between begin and end; may be called again.
     Result<Bytes> save();
-    // The guest stays here and goes on as the user wants it.
+    // The guest stays here and goes on as the user wants it. Paused, when another has its disks.
     Result<void> cancel_handover();
     // The guest has gone: it never runs here again. Ends it as handed_over.
     void finish_handover();
@@ -90,12 +92,21 @@ class Lifecycle {
     // arrives paused. After an error entered() tells whether the guest may have run: if not, the source may
     // resume.
     Result<std::optional<TimePoint>> start();
+
+    // What the guest has to itself on the host (its disks), during a handover, while nothing runs: at the
+    // source give, and take back; at the destination take, before start(), and give back when that fails.
+    // Take takes all that can be had; an error names the first that cannot.
+    Result<void> give_exclusives();
+    Result<void> take_exclusives();
     // Whether any vCPU ever ran: it is in KVM_RUN, or came back from it with anything but a failure.
     bool entered() const { return team_->ever_entered(); }
 
   private:
     // Holds the turn while it lives.
     class Turn;
+
+    // How long devices may take to come to rest when nobody said otherwise.
+    static constexpr Duration kDeviceLimit = std::chrono::seconds{30};
 
     Lifecycle(Machine& machine, WakeFd ended) : machine_(machine), ended_(std::move(ended)) {}
 
@@ -107,8 +118,9 @@ class Lifecycle {
     void finish(GuestEnd end);
 
     // With the turn.
-    Result<void> halt_machine();
-    void halt_devices();
+    Result<void> halt_machine(Duration limit);
+    Result<void> pause_devices(Duration limit);
+    Error go_on_after(Error error);
     Result<std::optional<TimePoint>> run_if_wanted();
     Result<TimePoint> try_run();
 

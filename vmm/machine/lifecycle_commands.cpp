@@ -33,7 +33,7 @@ Result<void> Lifecycle::boot() {
 Result<void> Lifecycle::pause() {
     const Turn turn{*this};
     TRY(refuse_if_ended());
-    TRY(halt_machine());
+    TRY(halt_machine(kDeviceLimit));
     flags_.running = false;
     publish(RunState::paused);
     return {};
@@ -49,7 +49,10 @@ Result<void> Lifecycle::resume() {
 
 void Lifecycle::stop() {
     const Turn turn{*this};
-    if (!end() && halt_machine()) {
+    if (!end() && !halt_machine(kDeviceLimit) && !end()) {
+        team_->park();  // devices that do not come to rest have let it go on
+    }
+    if (!end()) {
         finish({GuestEnd::Reason::stopped, 0, {}});
     }
 }
@@ -57,7 +60,7 @@ void Lifecycle::stop() {
 Result<CpuNeeds> Lifecycle::cpu_needs() {
     const Turn turn{*this};
     TRY(refuse_if_ended());
-    TRY(halt_machine());
+    TRY(halt_machine(kDeviceLimit));
     std::vector<std::vector<std::uint32_t>> found(machine_.vcpus().size());
     auto read = team_->for_each([&](Vcpu& vcpu) -> Result<void> {
         found[vcpu.index()] = nonzero_msrs(TRY(get_msrs(vcpu.fd(), vcpu.msrs())));
@@ -82,10 +85,10 @@ Result<CpuNeeds> Lifecycle::cpu_needs() {
     return needs;
 }
 
-Result<void> Lifecycle::begin_handover() {
+Result<void> Lifecycle::begin_handover(Duration limit) {
     Turn turn{*this};
     TRY(refuse_if_ended());
-    TRY(halt_machine());
+    TRY(halt_machine(limit));
     handover_ = true;
     turn.keep();
     return {};
@@ -94,6 +97,23 @@ Result<void> Lifecycle::begin_handover() {
 Result<Bytes> Lifecycle::save() {
     VERIFY(handover_);
     return save_machine(machine_, *team_, flags_);
+}
+
+Result<void> Lifecycle::give_exclusives() {
+    for (Exclusive* exclusive : machine_.exclusives()) {
+        TRY(exclusive->give());
+    }
+    return {};
+}
+
+Result<void> Lifecycle::take_exclusives() {
+    Result<void> taken;
+    for (Exclusive* exclusive : machine_.exclusives()) {
+        if (auto one = exclusive->take(); !one && taken) {
+            taken = std::move(one);
+        }
+    }
+    return taken;
 }
 
 Result<void> Lifecycle::cancel_handover() {

@@ -6,6 +6,7 @@
 
 #include "vmm/guest/bus.hpp"
 #include "vmm/guest/device.hpp"
+#include "vmm/guest/exclusive.hpp"
 #include "vmm/kvm/dirty_log.hpp"
 #include "vmm/kvm/vcpu.hpp"
 #include "vmm/machine/boot_image.hpp"
@@ -38,6 +39,9 @@ class Machine {
     // vCPU runs. Devices are paused, saved and restored in the order of adding, resumed too.
     void add_device(std::unique_ptr<Device> device) { devices_.push_back(std::move(device)); }
     std::span<const std::unique_ptr<Device>> devices() const { return devices_; }
+    // Belongs to one of the devices.
+    void add_exclusive(Exclusive& exclusive) { exclusives_.push_back(&exclusive); }
+    std::span<Exclusive* const> exclusives() const { return exclusives_; }
 
     // What a reset puts into memory again. Given before the first vCPU runs, or by a migration before it
     // starts.
@@ -65,6 +69,7 @@ class Machine {
     GuestRequests requests_;
     BootImage boot_image_;
     std::vector<std::unique_ptr<Device>> devices_;
+    std::vector<Exclusive*> exclusives_;
 };
 
 }  // namespace vmm

@@ -14,6 +14,9 @@ using vmm::RunState;
 
 namespace {
 
+// For devices to come to rest: only a failure reaches it.
+constexpr vmm::Duration kLimit = std::chrono::seconds{60};
+
 // A guest that writes to a port once and then loops.
 std::function<int(kvm_run&)> writes_once(std::uint16_t port, std::uint8_t value) {
     return [port, value, done = std::make_shared<std::atomic<bool>>(false)](kvm_run& run) {
@@ -72,7 +75,7 @@ TEST_CASE("the guest ends itself", "[machine]") {
         CHECK(readable(f.lifecycle->end_fd()));
         CHECK(f.lifecycle->pause().error().code() == vmm::Code::guest_ended);
         CHECK(f.lifecycle->resume().error().code() == vmm::Code::guest_ended);
-        CHECK(f.lifecycle->begin_handover().error().code() == vmm::Code::guest_ended);
+        CHECK(f.lifecycle->begin_handover(kLimit).error().code() == vmm::Code::guest_ended);
         f.lifecycle->stop();
         CHECK(f.lifecycle->end()->reason == Reason::exit_port);
     }
@@ -143,14 +146,14 @@ TEST_CASE("a reset during a migration's copy is seen by the trackers", "[machine
 TEST_CASE("commands of users wait for the end of a handover", "[machine]") {
     MachineFixture f{spin};
     REQUIRE(f.lifecycle->resume());
-    REQUIRE(f.lifecycle->begin_handover());
+    REQUIRE(f.lifecycle->begin_handover(kLimit));
     auto pause = std::async(std::launch::async, [&] { return f.lifecycle->pause(); });
     CHECK(is_waiting(pause));
     REQUIRE(f.lifecycle->cancel_handover());
     CHECK(pause.get());
     CHECK(f.lifecycle->state() == RunState::paused);
 
-    REQUIRE(f.lifecycle->begin_handover());
+    REQUIRE(f.lifecycle->begin_handover(kLimit));
     auto resume = std::async(std::launch::async, [&] { return f.lifecycle->resume(); });
     CHECK(is_waiting(resume));
     f.lifecycle->finish_handover();
@@ -161,13 +164,13 @@ TEST_CASE("commands of users wait for the end of a handover", "[machine]") {
 TEST_CASE("a cancelled handover leaves the run state of before", "[machine]") {
     MachineFixture f{spin};
     REQUIRE(f.lifecycle->resume());
-    REQUIRE(f.lifecycle->begin_handover());
+    REQUIRE(f.lifecycle->begin_handover(kLimit));
     REQUIRE(f.lifecycle->save());
     REQUIRE(f.lifecycle->cancel_handover());
     CHECK(f.lifecycle->state() == RunState::running);
     CHECK(f.device->resumes == 2);
     REQUIRE(f.lifecycle->pause());
-    REQUIRE(f.lifecycle->begin_handover());
+    REQUIRE(f.lifecycle->begin_handover(kLimit));
     REQUIRE(f.lifecycle->cancel_handover());
     CHECK(f.lifecycle->state() == RunState::paused);
     CHECK(f.device->resumes == 2);
@@ -197,7 +200,7 @@ struct LastWords {
 TEST_CASE("a guest that ends at the very pause ends the handover", "[machine]") {
     LastWords words{0x12};
     MachineFixture& f = words.machine;
-    CHECK(f.lifecycle->begin_handover().error().code() == vmm::Code::guest_ended);
+    CHECK(f.lifecycle->begin_handover(kLimit).error().code() == vmm::Code::guest_ended);
     CHECK(f.lifecycle->end()->reason == Reason::exit_port);
     f.lifecycle->stop();  // the turn was given back
 }
@@ -205,7 +208,7 @@ TEST_CASE("a guest that ends at the very pause ends the handover", "[machine]") 
 TEST_CASE("a reset at the very pause travels and is carried out by whoever resumes", "[machine]") {
     LastWords words{0x11};
     MachineFixture& source = words.machine;
-    REQUIRE(source.lifecycle->begin_handover());
+    REQUIRE(source.lifecycle->begin_handover(kLimit));
     CHECK(source.lifecycle->resets() == 0);
     const auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
@@ -230,7 +233,7 @@ TEST_CASE("a running guest arrives running with a stamp, a paused one paused", "
     if (paused) {
         REQUIRE(source.lifecycle->pause());
     }
-    REQUIRE(source.lifecycle->begin_handover());
+    REQUIRE(source.lifecycle->begin_handover(kLimit));
     const auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
     const vmm::TimePoint before = vmm::real_clock().now();
@@ -252,7 +255,7 @@ TEST_CASE("a running guest arrives running with a stamp, a paused one paused", "
 TEST_CASE("a destination that cannot start knows whether a vCPU ever entered", "[machine]") {
     MachineFixture source{spin};
     REQUIRE(source.lifecycle->resume());
-    REQUIRE(source.lifecycle->begin_handover());
+    REQUIRE(source.lifecycle->begin_handover(kLimit));
     const auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
     SECTION("no KVM_RUN was called") {
@@ -283,7 +286,7 @@ TEST_CASE("a destination that cannot start knows whether a vCPU ever entered", "
 TEST_CASE("a reset after a move leaves the MSRs that describe the source's CPU", "[machine]") {
     MachineFixture source{spin, 1, {0x10a}};
     source.fake.msrs[0x10a] = 5;
-    REQUIRE(source.lifecycle->begin_handover());
+    REQUIRE(source.lifecycle->begin_handover(kLimit));
     const auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
     MachineFixture destination{writes_once(0x11, 0), 1, {0x10a}};
@@ -298,7 +301,7 @@ TEST_CASE("a reset after a move leaves the MSRs that describe the source's CPU",
 
 TEST_CASE("interrupt controllers are saved before the vCPUs", "[machine]") {
     MachineFixture f{spin};
-    REQUIRE(f.lifecycle->begin_handover());
+    REQUIRE(f.lifecycle->begin_handover(kLimit));
     (void)f.fake.take_calls();
     REQUIRE(f.lifecycle->save());
     const auto calls = f.fake.take_calls();
@@ -309,7 +312,7 @@ TEST_CASE("interrupt controllers are saved before the vCPUs", "[machine]") {
 
 TEST_CASE("a snapshot that does not fit the machine is refused before KVM is touched", "[machine]") {
     MachineFixture source{spin, 2};
-    REQUIRE(source.lifecycle->begin_handover());
+    REQUIRE(source.lifecycle->begin_handover(kLimit));
     auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
     MachineFixture destination{spin, 1};

@@ -47,7 +47,13 @@ class FakeDevice final : public vmm::Device, public vmm::BusDevice {
     explicit FakeDevice(vmm::MachineControl& control) : control_(control) {}
 
     vmm::DeviceIdentity identity() const override { return {FakeDeviceState::id, 0}; }
-    void pause() override { ++pauses; }
+    vmm::Result<void> pause(vmm::Duration) override {
+        if (stuck) {
+            return vmm::fail(vmm::Code::timeout, "fake device: stuck");
+        }
+        ++pauses;
+        return {};
+    }
     void resume() override { ++resumes; }
     void reset() override { value = 0; }
     void save(vmm::SnapshotWriter& snapshot) const override {
@@ -79,6 +85,7 @@ class FakeDevice final : public vmm::Device, public vmm::BusDevice {
     }
 
     std::atomic<std::uint8_t> value = 0;
+    std::atomic<bool> stuck = false;
     std::atomic<int> pauses = 0;
     std::atomic<int> resumes = 0;
 

@@ -57,6 +57,7 @@ Result run(Fault fault, std::size_t connection = kControl) {
     result.received = bed.receiver.received(connection);
     result.source_record = bed.source_records.history(Role::source);
     result.destination_record = bed.receiver.records.history(Role::destination);
+    REQUIRE(bed.disk.owned_by(result.source_runs ? static_cast<const void*>(&bed.source) : &bed.receiver.vm));
     if (result.destination_runs) {
         CHECK(!first_difference(bed.source.memory(), bed.receiver.vm.memory()));
     }

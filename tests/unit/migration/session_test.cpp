@@ -21,6 +21,7 @@ void check_one_owner(const Bed& bed, bool at_destination) {
     CHECK(bed.receiver.vm.running == at_destination);
     CHECK(bed.source.running == !at_destination);
     CHECK(bed.source.released == at_destination);
+    CHECK(bed.disk.owned_by(at_destination ? static_cast<const void*>(&bed.receiver.vm) : &bed.source));
 }
 
 SourceOptions on_control() {
@@ -355,7 +356,14 @@ TEST_CASE("a person resolves what the destination cannot answer", "[migration]")
     CHECK(!bed.source.running);
     CHECK(!bed.source.released);
     CHECK(!bed.engine->cancel());
-    SECTION("resume") {
+    SECTION("resume, while the destination has the disk") {
+        CHECK(bed.engine->resolve(Resolution::resume));
+        CHECK(bed.engine->settle() == Outcome::failed);
+        CHECK(!bed.source.running);
+        CHECK(fold(bed.events.take()).reasons.back().code == "not_resumed");
+    }
+    SECTION("resume, with a disk that the destination has not") {
+        bed.source.disk = &bed.source.own_disk;
         CHECK(bed.engine->resolve(Resolution::resume));
         CHECK(bed.engine->settle() == Outcome::failed);
         CHECK(bed.source.running);
