@@ -10,16 +10,38 @@ using vmm::Result;
 
 namespace {
 
-CmosMemory cmos_memory(std::span<const vmm::RegionConfig> regions) {
+CmosMemory cmos_memory(const vmm::GuestMemory& ram) {
     constexpr std::uint64_t k4GiB = std::uint64_t{4} << 30;
     CmosMemory memory;
-    for (const vmm::RegionConfig& region : regions) {
-        (region.start.value < k4GiB ? memory.below_4g : memory.above_4g) += region.size;
+    for (const vmm::MemoryRegion& region : ram.regions()) {
+        (region.start.value < k4GiB ? memory.below_4g : memory.above_4g) += region.memory.bytes().size();
     }
     return memory;
 }
 
+Result<void> add_virtio(const virtio::Config& config, const BoardConfig& board, const BoardPorts& ports) {
+    virtio::Made made = TRY(virtio::make_device(config, ports.io, board.serial_events));
+    auto transport = TRY(virtio::MmioTransport::create(
+        std::move(made.device), {config.id, config.window, ports.memory, ports.io, board.virtio_broken}));
+    const std::uint64_t base = kVirtioBase + config.window * virtio::MmioTransport::kWindow;
+    TRY(ports.mmio.insert(base, virtio::MmioTransport::kWindow, *transport));
+    TRY(ports.attach_interrupt(kVirtioGsi + config.window, transport->interrupt_fd()));
+    for (std::uint32_t queue = 0; queue < transport->queues(); ++queue) {
+        TRY(ports.attach_doorbell(vmm::Gpa{base + virtio::MmioTransport::kQueueNotify}, queue,
+                                  transport->notify_fd(queue)));
+    }
+    if (made.exclusive != nullptr) {
+        ports.add_exclusive(*made.exclusive);
+    }
+    ports.add_device(std::move(transport));
+    return {};
+}
+
 }  // namespace
+
+std::vector<vmm::DeviceIdentity> fixed_devices() {
+    return {{Serial16550State::id}, {RtcCmosState::id}, {ResetPortState::id}, {ExitPortState::id}};
+}
 
 Result<Board> build_board(BoardConfig config, const BoardPorts& ports) {
     // Puts a device on the port bus and gives it to the machine.
@@ -29,7 +51,7 @@ Result<Board> build_board(BoardConfig config, const BoardPorts& ports) {
         return {};
     };
     Board board;
-    auto backend = TRY(make_serial_backend(config.serial, ports.io, std::move(config.serial_events)));
+    auto backend = TRY(make_serial_backend(config.serial, ports.io, config.serial_events));
     auto serial = std::make_unique<Serial16550>(ports.line(kSerialGsi), std::move(backend));
     board.serial = serial.get();
 
@@ -37,6 +59,9 @@ Result<Board> build_board(BoardConfig config, const BoardPorts& ports) {
     TRY(add(std::make_unique<RtcCmos>(ports.clock, cmos_memory(ports.memory)), kRtcBase));
     TRY(add(std::make_unique<ResetPort>(ports.control), kResetPortBase));
     TRY(add(std::make_unique<ExitPort>(ports.control), kExitPortBase));
+    for (const virtio::Config& device : config.virtio) {
+        TRY(add_virtio(device, config, ports));
+    }
     return board;
 }
 

@@ -8,17 +8,21 @@
 #include "devices/reset_port.hpp"
 #include "devices/rtc_cmos.hpp"
 #include "devices/serial_16550.hpp"
+#include "tests/conformance/virtio_rigs.hpp"
 #include "tests/unit/devices/fakes.hpp"
 
 namespace tests {
 
-// A rig has: State, kStateless, device(), bus(), populate() and kept(). populate() makes every field of the
-// state differ from power-on; called again it changes something. kept() takes what a reset leaves alone out
-// of a state.
+// A rig has: State, kStateless, kRegisters (the size of its window), device(), bus(), populate(), kept() and
+// changes(), which says of a field whether anything can change it. populate() makes every field of the state
+// differ from power-on; called again it changes something. kept() takes what a reset leaves alone out of a
+// state.
 
 struct SerialRig {
     using State = devices::Serial16550State;
     static constexpr bool kStateless = false;
+    static constexpr std::uint64_t kRegisters = 8;
+    static bool changes(const std::string&) { return true; }
 
     vmm::Device& device() { return serial; }
     vmm::BusDevice& bus() { return serial; }
@@ -36,7 +40,7 @@ struct SerialRig {
         out(serial, kMcr, kMcrOut2);
         out(serial, kScr, 0x5a);
         out(serial, kData, "undelivered");
-        serial.pause();
+        (void)serial.pause(kPauseLimit);
     }
     static State kept(State state) {
         state.output.clear();
@@ -51,6 +55,8 @@ struct SerialRig {
 struct RtcRig {
     using State = devices::RtcCmosState;
     static constexpr bool kStateless = false;
+    static constexpr std::uint64_t kRegisters = 2;
+    static bool changes(const std::string&) { return true; }
     static constexpr std::int64_t kStart_ns = 1'700'000'000'123'456'789;
 
     RtcRig() { clock.realtime = kStart_ns; }
@@ -91,6 +97,8 @@ template <typename Port, typename PortState>
 struct PortRig {
     using State = PortState;
     static constexpr bool kStateless = true;
+    static constexpr std::uint64_t kRegisters = 8;
+    static bool changes(const std::string&) { return true; }
 
     vmm::Device& device() { return port; }
     vmm::BusDevice& bus() { return port; }
@@ -110,4 +118,6 @@ using ResetRig = PortRig<devices::ResetPort, devices::ResetPortState>;
 
 }  // namespace tests
 
-#define ALL_RIGS tests::SerialRig, tests::RtcRig, tests::ExitRig, tests::ResetRig
+#define ALL_RIGS                                                                                    \
+    tests::SerialRig, tests::RtcRig, tests::ExitRig, tests::ResetRig, tests::BlkRig, tests::NetRig, \
+        tests::ConsoleRig, tests::RngRig

@@ -15,6 +15,7 @@ using vmm::Gpa;
 
 namespace {
 
+constexpr vmm::Duration kLimit = std::chrono::seconds{60};  // for devices to come to rest
 constexpr std::uint64_t kEntry = 0x7c00;
 constexpr std::uint64_t kRam = 16 << 20;
 
@@ -166,7 +167,7 @@ TEST_CASE("save, restore into a second VM, save: the same but for the named list
     Guest source{kCounter, vmm::EntryMode::real16, kVcpus};
     source.start();
     REQUIRE(eventually([&] { return source.word(kCount) > 10; }));
-    REQUIRE(source.lifecycle->begin_handover());
+    REQUIRE(source.lifecycle->begin_handover(kLimit));
     const auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
 
@@ -179,7 +180,7 @@ TEST_CASE("save, restore into a second VM, save: the same but for the named list
     INFO((restored ? "" : restored.error().text()));
     REQUIRE(restored);
 
-    REQUIRE(destination.lifecycle->begin_handover());
+    REQUIRE(destination.lifecycle->begin_handover(kLimit));
     const auto again = destination.lifecycle->save();
     REQUIRE(again);
     const Parsed first = parse(*snapshot, kVcpus);
@@ -202,7 +203,7 @@ TEST_CASE("save, restore into a second VM, save: the same but for the named list
 TEST_CASE("clocks never go backwards in a move") {
     Guest source{kCounter};
     source.start();
-    REQUIRE(source.lifecycle->begin_handover());
+    REQUIRE(source.lifecycle->begin_handover(kLimit));
     const auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
     const auto clock_of = [](const vmm::Bytes& bytes) {
@@ -213,7 +214,7 @@ TEST_CASE("clocks never go backwards in a move") {
     };
     Guest destination{kCounter};
     REQUIRE(destination.lifecycle->restore(*snapshot));
-    REQUIRE(destination.lifecycle->begin_handover());
+    REQUIRE(destination.lifecycle->begin_handover(kLimit));
     const auto again = destination.lifecycle->save();
     REQUIRE(again);
     const auto passed_ns =

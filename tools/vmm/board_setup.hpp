@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <vector>
 
 #include "devices/board.hpp"
 #include "vmm/machine/machine.hpp"
@@ -17,8 +16,5 @@ struct BuiltMachine {
 // `io` serves the back ends and must outlive the machine.
 vmm::Result<BuiltMachine> build_machine(const vmm::Kvm& kvm, vmm::MachineConfig config,
                                         devices::BoardConfig board, vmm::EventLoop& io);
-
-// The devices of every board, without a machine: what a destination offers.
-vmm::Result<std::vector<vmm::DeviceIdentity>> board_identities();
 
 }  // namespace tools

@@ -19,6 +19,7 @@ Result<int> receive(const ReceiveOptions& options, migration::EventSink* extra) 
     // Each session opens its own; here it only says early what each would say.
     TRY(vmm::Kvm::open());
     TRY(check_serial(options.guest.serial, false));
+    TRY(check_devices(options.guest.devices));
     TRY(control_place(options.guest, options.name));
     EndSignals signals = TRY(EndSignals::block());
     std::unique_ptr<Listener> listener = TRY(Listener::create(options, signals));
@@ -69,7 +70,7 @@ void add_receive(Commands& commands) {
         ->allow_extra_args(false);
     app->add_flag("--once", options->once,
                   "End with the one guest that was received, and with its exit status");
-    add_guest_options(app, options->name, options->guest);
+    add_guest_options(app, options->name, options->guest, DeviceSide::receive);
     app->callback([&commands, options] {
         commands.chosen = [options, extra = commands.extra] {
             const Result<int> status = receive(*options, extra);

@@ -64,6 +64,9 @@ Result<int> run(const RunOptions& options, migration::EventSink* extra) {
     if (!options.guest.control.empty()) {
         TRY(check_socket_path(options.guest.control, "control socket"));
     }
+    std::vector<devices::virtio::Config> virtio = options.guest.devices;
+    TRY(place_devices(virtio));
+    TRY(check_devices(virtio));
     const vmm::Bytes file =
         TRY(advise(vmm::read_image_file(options.image), "give the path of a kernel or of a guest of ours"));
     const std::vector<vmm::RegionConfig> memory = vmm::pc_memory_map(options.memory);
@@ -78,7 +81,7 @@ Result<int> run(const RunOptions& options, migration::EventSink* extra) {
     config.ram_bytes = options.memory;
     config.vcpus = static_cast<std::uint32_t>(options.vcpus);
     migration::Guest guest;
-    guest.machine = TRY(process->make_machine(kvm, std::move(config)));
+    guest.machine = TRY(process->make_machine(kvm, std::move(config), std::move(virtio)));
     guest.machine->set_boot_image(std::move(image));
     guest.lifecycle = TRY(vmm::Lifecycle::create(*guest.machine));
     TRY(guest.lifecycle->boot());
@@ -105,7 +108,7 @@ void add_run(Commands& commands) {
         [](const std::string& text) { return parse_count(text, 1, vmm::MachineConfig::kMaxVcpus); },
         "Number of vCPUs (1)");
     app->add_option("--append", options->append, "Command line of the guest");
-    add_guest_options(app, options->name, options->guest);
+    add_guest_options(app, options->name, options->guest, DeviceSide::run);
     app->callback([&commands, options] {
         commands.chosen = [options, extra = commands.extra] {
             const Result<int> status = run(*options, extra);

@@ -12,9 +12,10 @@ std::string not_empty(const std::string& text) {
 
 }  // namespace
 
-void add_guest_options(CLI::App* app, std::string& name, GuestOptions& options) {
+void add_guest_options(CLI::App* app, std::string& name, GuestOptions& options, DeviceSide side) {
     add_value(app, "--serial", options.serial, devices::parse_serial,
               "Where the serial port goes: stdio, null, file:PATH or unix:PATH (stdio, with Ctrl-] to quit)");
+    add_device_options(app, options.devices, side);
     add_value(app, "--name", name, parse_guest_name, "Name of the guest");
     app->add_option("--control", options.control, "Path of the control socket, instead of one by name")
         ->check(not_empty);

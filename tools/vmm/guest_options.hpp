@@ -2,10 +2,11 @@
 #pragma once
 
 #include "tools/vmm/commands.hpp"
+#include "tools/vmm/device_options.hpp"
 #include "tools/vmm/guest_process.hpp"
 
 namespace tools {
 
-void add_guest_options(CLI::App* app, std::string& name, GuestOptions& options);
+void add_guest_options(CLI::App* app, std::string& name, GuestOptions& options, DeviceSide side);
 
 }  // namespace tools

@@ -48,14 +48,16 @@ Result<std::unique_ptr<GuestProcess>> GuestProcess::create(GuestOptions options,
 
 GuestProcess::~GuestProcess() = default;
 
-Result<std::unique_ptr<vmm::Machine>> GuestProcess::make_machine(const vmm::Kvm& kvm,
-                                                                 vmm::MachineConfig config) {
+Result<std::unique_ptr<vmm::Machine>> GuestProcess::make_machine(
+    const vmm::Kvm& kvm, vmm::MachineConfig config, std::vector<devices::virtio::Config> virtio) {
     config.backing = options_.backing;
     devices::SerialEvents events;
     events.quit = [this] { loop_->post([this] { commands_->stop("Ctrl-]"); }); };
     events.failed = [](const vmm::Error& error) { log_line("serial port: {}", error.text()); };
-    BuiltMachine built =
-        TRY(build_machine(kvm, std::move(config), {options_.serial, std::move(events)}, io_->loop()));
+    BuiltMachine built = TRY(build_machine(kvm, std::move(config),
+                                           {options_.serial, std::move(events), std::move(virtio),
+                                            [](const std::string& what) { log_text(what); }},
+                                           io_->loop()));
     board_ = built.board;
     return std::move(built.machine);
 }

@@ -21,6 +21,7 @@ struct GuestOptions {
     std::string control;    // path of the control socket; empty: by name
     std::string state_dir;  // of the handover records; empty: beside the control sockets
     devices::SerialConfig serial{devices::SerialConfig::Kind::stdio, {}};
+    std::vector<devices::virtio::Config> devices;
     vmm::Backing backing = vmm::Backing::thp;
 };
 
@@ -34,8 +35,9 @@ class GuestProcess {
 
     vmm::EventLoop& loop() { return *loop_; }
 
-    // Any thread, once.
-    vmm::Result<std::unique_ptr<vmm::Machine>> make_machine(const vmm::Kvm& kvm, vmm::MachineConfig config);
+    // With these virtio devices, in their windows. Any thread, once.
+    vmm::Result<std::unique_ptr<vmm::Machine>> make_machine(const vmm::Kvm& kvm, vmm::MachineConfig config,
+                                                            std::vector<devices::virtio::Config> virtio);
 
     // Takes the name; `peer` is where the guest comes from, if it does. Code::invalid: it is in use.
     vmm::Result<void> open_control(const std::string& name, const std::string& peer);

@@ -86,6 +86,22 @@ Result<void> check_serial(const devices::SerialConfig& config, bool in_use) {
     return {};
 }
 
+Result<void> check_devices(std::span<const devices::virtio::Config> devices) {
+    for (const devices::virtio::Config& config : devices) {
+        if (const auto* console = std::get_if<devices::virtio::ConsoleConfig>(&config.what)) {
+            TRY(check_serial(console->backend, false));
+        }
+    }
+    return {};
+}
+
+migration::Reason reason_from(std::string code, const vmm::Error& error, std::string where) {
+    const std::string& text = error.text();
+    const std::size_t remedy = text.rfind("; ");
+    return {std::move(code), text.substr(0, remedy), std::move(where),
+            remedy == std::string::npos ? "see the log of `vmm receive`" : text.substr(remedy + 2)};
+}
+
 Result<void> check_records(const std::string& path) {
     constexpr const char* kRemedy = "give another --state-dir";
     TRY(advise(migration::RecordDirectory::open(path), kRemedy));

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "devices/serial_backend.hpp"
+#include "migration/message.hpp"
 #include "tools/vmm/guest_process.hpp"
 
 namespace tools {
@@ -18,8 +19,14 @@ vmm::Result<std::string> control_place(const GuestOptions& options, const std::s
 // `in_use`: whether it counts that another process listens there.
 vmm::Result<void> check_serial(const devices::SerialConfig& config, bool in_use);
 
+// The back ends of consoles; disks and taps say for themselves what is wrong with them.
+vmm::Result<void> check_devices(std::span<const devices::virtio::Config> devices);
+
 // The record directory; made if it is missing.
 vmm::Result<void> check_records(const std::string& path);
+
+// What a preflight says of such an error: our texts end with what to do.
+migration::Reason reason_from(std::string code, const vmm::Error& error, std::string where);
 
 // The same outcome, with what to do behind the text of an error.
 template <typename T>

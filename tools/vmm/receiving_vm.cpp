@@ -2,7 +2,7 @@
 
 #include <fstream>
 
-#include "tools/vmm/board_setup.hpp"
+#include "tools/vmm/device_plan.hpp"
 #include "tools/vmm/parse.hpp"
 #include "tools/vmm/path_checks.hpp"
 #include "tools/vmm/places.hpp"
@@ -39,30 +39,26 @@ Result<void> reserve_huge_pages(std::uint64_t ram_bytes) {
     return {};
 }
 
-migration::Reason reason_from(const char* code, const vmm::Error& error, const char* where) {
-    // Our texts end with what to do.
-    const std::string& text = error.text();
-    const std::size_t remedy = text.rfind("; ");
-    return {code, text.substr(0, remedy), where,
-            remedy == std::string::npos ? "see the log of `vmm receive`" : text.substr(remedy + 2)};
-}
-
 }  // namespace
 
 ReceivingVm::ReceivingVm(const vmm::Kvm& kvm, const ReceiveOptions& options, Session session, Factory factory)
     : kvm_(kvm),
       options_(options),
       session_(session),
-      machine_([this] { return offer(); }, std::move(factory)) {
+      machine_([this](const migration::Manifest& manifest) { return offer(manifest); },
+               [this, make = std::move(factory)](const vmm::MachineConfig& config,
+                                                 const migration::Manifest& manifest) {
+                   return make(config, plan_devices(manifest, options_.guest.devices));
+               }) {
 }
 
-Result<migration::Offer> ReceivingVm::offer() const {
+Result<migration::Offer> ReceivingVm::offer(const migration::Manifest& manifest) {
     migration::Offer offer;
     offer.host = TRY(vmm::probe_host(kvm_));
     for (const vmm::CpuidMask& mask : options_.cpuid_masks) {
         vmm::apply(mask, offer.host.cpuid);
     }
-    offer.devices = TRY(board_identities());
+    offer.devices = offer_devices(manifest, options_.guest.devices, device_reasons_);
     offer.max_memory_bytes = options_.max_memory;
     offer.max_cpus = options_.max_cpus;
     offer.available_memory_bytes = TRY(meminfo("MemAvailable:"));
@@ -71,7 +67,9 @@ Result<migration::Offer> ReceivingVm::offer() const {
 }
 
 migration::PreflightReply ReceivingVm::examine(const migration::Manifest& manifest) {
+    device_reasons_.clear();
     migration::PreflightReply reply = machine_.examine(manifest);
+    reply.reasons.insert(reply.reasons.end(), device_reasons_.begin(), device_reasons_.end());
     examine_name(options_.name.empty() ? manifest.name : options_.name, reply);
     if (session_.serial_taken) {
         reply.reasons.push_back({"serial_in_use",

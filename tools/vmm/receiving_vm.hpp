@@ -12,7 +12,8 @@ namespace tools {
 class ReceivingVm final : public migration::DestinationVm {
   public:
     // What the process makes of a machine's configuration; called once, when the guest was accepted.
-    using Factory = migration::MachineDestination::Factory;
+    using Factory = std::function<vmm::Result<std::unique_ptr<vmm::Machine>>(
+        const vmm::MachineConfig& config, std::vector<devices::virtio::Config> virtio)>;
 
     struct Session {
         migration::Purpose purpose{};
@@ -30,17 +31,20 @@ class ReceivingVm final : public migration::DestinationVm {
                               std::optional<vmm::Duration> elapsed) override {
         return machine_.restore(snapshot, elapsed);
     }
+    vmm::Result<void> take_exclusives() override { return machine_.take_exclusives(); }
+    void give_exclusives() override { machine_.give_exclusives(); }
     vmm::Result<Entry> start() override { return machine_.start(); }
 
     migration::Guest& guest() { return machine_.guest(); }
 
   private:
-    vmm::Result<migration::Offer> offer() const;
+    vmm::Result<migration::Offer> offer(const migration::Manifest& manifest);
     void examine_name(const std::string& name, migration::PreflightReply& reply) const;
 
     const vmm::Kvm& kvm_;
     const ReceiveOptions& options_;
     const Session session_;
+    std::vector<migration::Reason> device_reasons_;  // of the manifest being examined
     migration::MachineDestination machine_;
 };
 

@@ -84,7 +84,9 @@ Reception::Reception(const ReceiveOptions& options, Start start, Accepted& accep
       channel_(std::move(accepted.channel)),
       extra_(extra),
       vm_(start_.kvm, options, {accepted.hello.purpose, accepted.serial_taken},
-          [this](const vmm::MachineConfig& config) { return make_machine(config); }) {
+          [this](const vmm::MachineConfig& config, std::vector<devices::virtio::Config> virtio) {
+              return make_machine(config, std::move(virtio));
+          }) {
     GuestProcess& process = *start_.process;
     // Whether or not the guest has come, this decides it for ever. Not on the control thread: the session may
     // hold what the answer needs, and wait for the control thread.
@@ -107,7 +109,8 @@ Reception::~Reception() {
     }
 }
 
-Result<std::unique_ptr<vmm::Machine>> Reception::make_machine(vmm::MachineConfig config) {
+Result<std::unique_ptr<vmm::Machine>> Reception::make_machine(vmm::MachineConfig config,
+                                                              std::vector<devices::virtio::Config> virtio) {
     if (!options_.name.empty()) {
         config.name = options_.name;
     }
@@ -115,7 +118,7 @@ Result<std::unique_ptr<vmm::Machine>> Reception::make_machine(vmm::MachineConfig
     TRY(on_loop(process.loop(), [&] { return process.open_control(config.name, peer_); }));
     log_line("receiving guest {} ({} MiB, {} vCPU) from {}, session {}", config.name, config.ram_bytes >> 20,
              config.vcpus, peer_, migration::to_hex(hello_.session));
-    return process.make_machine(start_.kvm, std::move(config));
+    return process.make_machine(start_.kvm, std::move(config), std::move(virtio));
 }
 
 void Reception::on(const migration::Event& event) {

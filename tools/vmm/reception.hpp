@@ -39,7 +39,8 @@ class Reception final : private migration::EventSink {
     Reception(const ReceiveOptions& options, Start start, Accepted& accepted, migration::EventSink* extra);
 
     void on(const migration::Event& event) override;
-    vmm::Result<std::unique_ptr<vmm::Machine>> make_machine(vmm::MachineConfig config);
+    vmm::Result<std::unique_ptr<vmm::Machine>> make_machine(vmm::MachineConfig config,
+                                                            std::vector<devices::virtio::Config> virtio);
     void run_session();
     void listen_to_listener();
     void take_guest();

@@ -75,6 +75,14 @@ std::optional<std::span<std::byte>> GuestMemory::bytes_at(Gpa gpa, std::size_t s
     return std::nullopt;
 }
 
+Result<std::span<std::byte>> GuestMemory::aligned_bytes(Gpa gpa, std::size_t size) const {
+    const auto bytes = bytes_at(gpa, size);
+    if (!bytes || gpa.value % size != 0) {
+        return fail(Code::invalid, "no aligned RAM at {:#x} for {} bytes", gpa.value, size);
+    }
+    return *bytes;
+}
+
 Result<void> GuestMemory::read(Gpa gpa, std::span<std::byte> to) const {
     const auto from = bytes_at(gpa, to.size());
     if (!from) {

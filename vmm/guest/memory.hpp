@@ -42,6 +42,8 @@ class GuestMemory {
     std::uint64_t total_pages() const;
     // Every page of a non-empty range is RAM, in one region.
     bool contains(PageRange range) const;
+    // Every byte is RAM, in one region.
+    bool contains(Gpa gpa, std::uint64_t size) const { return bytes_at(gpa, size).has_value(); }
 
     // Accesses on behalf of the guest's devices and loaders; they may not cross the end of a region. Writes
     // reach device_writes() once they have landed.
@@ -58,6 +60,21 @@ class GuestMemory {
         return write(gpa, bytes_of(value));
     }
 
+    // For rings shared with a running guest (virtio 1.2 section 2.7): one access of the whole value, with
+    // acquire and release ordering. The address must be a multiple of its size.
+    template <std::unsigned_integral T>
+    Result<T> load_acquire(Gpa gpa) const {
+        const std::span<std::byte> at = TRY(aligned_bytes(gpa, sizeof(T)));
+        return __atomic_load_n(reinterpret_cast<const T*>(at.data()), __ATOMIC_ACQUIRE);
+    }
+    template <std::unsigned_integral T>
+    Result<void> store_release(Gpa gpa, T value) {
+        const std::span<std::byte> at = TRY(aligned_bytes(gpa, sizeof(T)));
+        __atomic_store_n(reinterpret_cast<T*>(at.data()), value, __ATOMIC_RELEASE);
+        device_writes_->mark({gpa.value >> kPageShift, 1});
+        return {};
+    }
+
     // For migration: the host's view of whole pages, nothing is marked dirty. The span must not be kept
     // beyond the call that asked for it.
     std::optional<std::span<std::byte>> pages(PageRange range) const;
@@ -70,6 +87,7 @@ class GuestMemory {
     GuestMemory(std::vector<MemoryRegion> regions, std::uint64_t page_limit);
 
     std::optional<std::span<std::byte>> bytes_at(Gpa gpa, std::size_t size) const;
+    Result<std::span<std::byte>> aligned_bytes(Gpa gpa, std::size_t size) const;
 
     std::vector<MemoryRegion> regions_;
     std::uint64_t page_limit_;

@@ -17,6 +17,8 @@ constexpr std::array kRequired{
     Named{KVM_CAP_SET_IDENTITY_MAP_ADDR, "SET_IDENTITY_MAP_ADDR"},
     Named{KVM_CAP_IRQCHIP, "IRQCHIP"},
     Named{KVM_CAP_IRQ_ROUTING, "IRQ_ROUTING"},
+    Named{KVM_CAP_IRQFD, "IRQFD"},
+    Named{KVM_CAP_IOEVENTFD, "IOEVENTFD"},
     Named{KVM_CAP_PIT2, "PIT2"},
     Named{KVM_CAP_PIT_STATE2, "PIT_STATE2"},
     Named{KVM_CAP_EXT_CPUID, "EXT_CPUID"},

@@ -113,6 +113,25 @@ InterruptLine& KvmVm::interrupt(std::uint32_t gsi) {
     return lines_[gsi];
 }
 
+Result<void> KvmVm::attach_interrupt(std::uint32_t gsi, int event_fd) {
+    kvm_irqfd config{};
+    config.fd = static_cast<std::uint32_t>(event_fd);
+    config.gsi = gsi;
+    TRY(fd_.call_with(KVM_REQUEST(KVM_IRQFD), config));
+    return {};
+}
+
+Result<void> KvmVm::attach_doorbell(Gpa gpa, std::uint32_t value, int event_fd) {
+    kvm_ioeventfd config{};
+    config.addr = gpa.value;
+    config.len = sizeof value;
+    config.datamatch = value;
+    config.fd = event_fd;
+    config.flags = KVM_IOEVENTFD_FLAG_DATAMATCH;
+    TRY(fd_.call_with(KVM_REQUEST(KVM_IOEVENTFD), config));
+    return {};
+}
+
 void KvmVm::Line::set(bool level) {
     kvm_irq_level line{};
     line.irq = gsi;

@@ -26,6 +26,12 @@ class KvmVm {
     // IOAPIC, 16..23 the IOAPIC; GSI 0 is pin 2 there, as on PCs (ACPI: an interrupt source override says
     // so). Any thread.
     InterruptLine& interrupt(std::uint32_t gsi);
+    // Each write to the event descriptor is an edge on line `gsi` (KVM_IRQFD). The kernel keeps a reference
+    // until the VM ends.
+    Result<void> attach_interrupt(std::uint32_t gsi, int event_fd);
+    // A guest's 4-byte write of `value` to `gpa` signals the event descriptor, and makes no exit
+    // (KVM_IOEVENTFD).
+    Result<void> attach_doorbell(Gpa gpa, std::uint32_t value, int event_fd);
 
     const KvmFd& fd() const { return fd_; }
     // As read from the system, with xsave_bytes as this VM has it.

@@ -16,6 +16,9 @@
 
 namespace tests {
 
+// Of Device::pause(): only a failure reaches it.
+inline constexpr vmm::Duration kPauseLimit = std::chrono::seconds{60};
+
 class FakeLine final : public vmm::InterruptLine {
   public:
     void set(bool level) override {

@@ -44,27 +44,52 @@ TEST_CASE("the board puts every device at its address", "[devices]") {
     tests::FakeLine line;
     tests::FakeControl control;
     tests::FakeClock clock;
-    const std::vector<vmm::RegionConfig> memory = vmm::pc_memory_map(std::uint64_t{64} << 20);
+    auto memory = vmm::GuestMemory::create(vmm::pc_memory_map(std::uint64_t{64} << 20), vmm::Backing::small);
+    REQUIRE(memory);
+    vmm::Bus mmio;
     auto loop = vmm::EventLoop::create();
     REQUIRE(loop);
     std::vector<std::unique_ptr<vmm::Device>> owned;
     std::vector<unsigned> lines;
+    std::vector<std::pair<std::uint64_t, std::uint32_t>> doorbells;
     const devices::BoardPorts ports{
         pio,
+        mmio,
         [&](unsigned gsi) -> vmm::InterruptLine& {
             lines.push_back(gsi);
             return line;
         },
+        [&](unsigned gsi, int) {
+            lines.push_back(gsi);
+            return vmm::Result<void>{};
+        },
+        [&](vmm::Gpa gpa, std::uint32_t value, int) {
+            doorbells.emplace_back(gpa.value, value);
+            return vmm::Result<void>{};
+        },
         [&](std::unique_ptr<vmm::Device> device) { owned.push_back(std::move(device)); },
+        [](vmm::Exclusive&) {},
         control,
-        memory,
+        *memory,
         clock,
         **loop};
-    const auto board = devices::build_board({}, ports);
+    devices::BoardConfig config;
+    config.virtio = {{"entropy", 3, devices::virtio::RngConfig{}}};
+    const auto board = devices::build_board(std::move(config), ports);
     REQUIRE(board);
     CHECK(board->serial != nullptr);
-    CHECK(lines == std::vector<unsigned>{4});
-    CHECK(owned.size() == 4);
+    CHECK(lines == std::vector<unsigned>{4, 19});
+    CHECK(doorbells == std::vector<std::pair<std::uint64_t, std::uint32_t>>{{0xd000'3050, 0}});
+    const auto fixed = devices::fixed_devices();
+    REQUIRE(owned.size() == fixed.size() + 1);
+    for (std::size_t i = 0; i < fixed.size(); ++i) {
+        CHECK(owned[i]->identity().state.name == fixed[i].state.name);
+    }
+    CHECK(owned.back()->identity().instance == 3);
+    CHECK(owned.back()->identity().id == "entropy");
+    std::array<std::byte, 4> magic{};
+    mmio.read(0xd000'3000, magic);
+    CHECK(vmm::load_le<std::uint32_t>(magic.data()) == 0x74726976);
 
     std::array<std::byte, 1> byte{};
     pio.read(0x3fd, byte);

@@ -259,7 +259,7 @@ TEST_CASE("nothing moves while the serial port is paused", "[devices]") {
     port.serial.resume();
     port.open(kIerReceive);
     out(port.serial, kData, "kept");
-    port.serial.pause();
+    (void)port.serial.pause(tests::kPauseLimit);
     CHECK(port.wire.take().empty());
     CHECK(port.wire.type("x") == 0);
     const int wakes = port.wire.wakes;
@@ -273,7 +273,7 @@ TEST_CASE("pause waits for bytes that the host is just taking", "[devices]") {
     out(port.serial, kData, "abc");
     std::thread pauser;
     port.wire.wire->transmit([&](std::span<const std::byte> bytes) {
-        pauser = std::thread{[&] { port.serial.pause(); }};
+        pauser = std::thread{[&] { (void)port.serial.pause(tests::kPauseLimit); }};
         std::this_thread::sleep_for(std::chrono::milliseconds{20});
         return bytes.size() - 1;
     });
@@ -293,7 +293,7 @@ TEST_CASE("undelivered bytes move with the guest, none lost and none doubled", "
     out(source.serial, kData, "one two");
     CHECK(source.wire.take(3) == "one");
     CHECK(source.wire.type("typed") == 5);
-    source.serial.pause();
+    (void)source.serial.pause(tests::kPauseLimit);
     vmm::SnapshotWriter writer;
     source.serial.save(writer);
 
@@ -322,7 +322,7 @@ TEST_CASE("a reset does not lose output that has left the chip", "[devices]") {
     Port port;
     port.open(kIerReceive);
     out(port.serial, kData, "last words");
-    port.serial.pause();
+    (void)port.serial.pause(tests::kPauseLimit);
     port.serial.reset();
     port.serial.resume();
     CHECK_FALSE(port.line.level());
@@ -333,7 +333,7 @@ TEST_CASE("a reset does not lose output that has left the chip", "[devices]") {
 TEST_CASE("flush delivers what an ended guest has written", "[devices]") {
     Port port;
     out(port.serial, kData, "PASS");
-    port.serial.pause();
+    (void)port.serial.pause(tests::kPauseLimit);
     CHECK_FALSE(port.serial.flush(std::chrono::milliseconds{5}));
     std::string got;
     std::thread host{[&] {

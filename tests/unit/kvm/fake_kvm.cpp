@@ -41,7 +41,8 @@ constexpr std::array kNames{
     REQUEST(GET_CLOCK),          REQUEST(SET_CLOCK),
     REQUEST(KVMCLOCK_CTRL),      REQUEST(RUN),
     REQUEST(IRQ_LINE),           REQUEST(GET_DIRTY_LOG),
-    REQUEST(CLEAR_DIRTY_LOG),
+    REQUEST(CLEAR_DIRTY_LOG),    REQUEST(IRQFD),
+    REQUEST(IOEVENTFD),
 };
 
 const char* name_of(unsigned long request) {
@@ -70,6 +71,8 @@ FakeKvm::FakeKvm() {
                                  KVM_CAP_SET_IDENTITY_MAP_ADDR,
                                  KVM_CAP_IRQCHIP,
                                  KVM_CAP_IRQ_ROUTING,
+                                 KVM_CAP_IRQFD,
+                                 KVM_CAP_IOEVENTFD,
                                  KVM_CAP_PIT2,
                                  KVM_CAP_PIT_STATE2,
                                  KVM_CAP_EXT_CPUID,
@@ -182,6 +185,12 @@ int FakeKvm::serve(int fd, unsigned long request, unsigned long argument) {
             return tsc_khz;
         case KVM_IRQ_LINE:
             irq_levels.push_back(at<kvm_irq_level>(argument).irq * 2 + at<kvm_irq_level>(argument).level);
+            return 0;
+        case KVM_IRQFD:
+            irqfds.push_back(at<kvm_irqfd>(argument));
+            return 0;
+        case KVM_IOEVENTFD:
+            ioeventfds.push_back(at<kvm_ioeventfd>(argument));
             return 0;
         case KVM_SET_USER_MEMORY_REGION:
             return set_slot(at<kvm_userspace_memory_region>(argument));

@@ -43,6 +43,8 @@ class FakeKvm final : public vmm::IoctlPort {
     std::vector<kvm_irq_routing_entry> routing;
     std::vector<kvm_enable_cap> enabled;
     std::vector<std::uint32_t> irq_levels;  // gsi * 2 + level
+    std::vector<kvm_irqfd> irqfds;
+    std::vector<kvm_ioeventfd> ioeventfds;
 
     // The dirty log: the kernel's bits of each slot.
     struct Slot {

@@ -1,0 +1,151 @@
+#include "devices/virtio/disk_image.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <thread>
+
+namespace devices::virtio {
+
+using vmm::Code;
+using vmm::fail;
+using vmm::fail_errno;
+using vmm::Result;
+
+namespace {
+
+constexpr off_t kOwnerAt = off_t{1} << 62;
+constexpr off_t kHeirAt = kOwnerAt + 1;
+constexpr vmm::Duration kPatience = std::chrono::seconds{1};
+constexpr vmm::Duration kAgain = std::chrono::milliseconds{5};
+
+struct flock lock_range(int type, off_t at) {
+    struct flock range {};
+    range.l_type = static_cast<short>(type);
+    range.l_whence = SEEK_SET;
+    range.l_start = at;
+    range.l_len = 1;
+    return range;
+}
+
+Result<vmm::UniqueFd> open_file(const DiskConfig& config) {
+    const int flags = (config.read_only ? O_RDONLY : O_RDWR) | (config.direct ? O_DIRECT : 0);
+    vmm::UniqueFd fd{::open(config.path.c_str(), flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)};
+    if (!fd) {
+        const char* remedy =
+            errno == EINVAL && config.direct    ? "its file system has no O_DIRECT: leave `direct` out"
+            : errno == EROFS || errno == EACCES ? "make it writable, or add `ro`"
+                                                : "make the image first, for example with truncate(1)";
+        const int error = errno;
+        return vmm::Failure{vmm::Error{
+            Code::io,
+            fmt::format("{}; {}", vmm::Error::from_errno(Code::io, "open " + config.path, error).text(),
+                        remedy)}};
+    }
+    return fd;
+}
+
+Result<std::uint64_t> sectors_of(int fd, const DiskConfig& config) {
+    struct stat status {};
+    if (::fstat(fd, &status) != 0) {
+        return fail_errno(Code::io, "{}", config.path);
+    }
+    if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
+        return fail(Code::invalid, "{} is neither a file nor a block device; give a raw image", config.path);
+    }
+    const off_t size = ::lseek(fd, 0, SEEK_END);
+    if (size < 0) {
+        return fail_errno(Code::io, "size of {}", config.path);
+    }
+    if (size == 0 || static_cast<std::uint64_t>(size) % kSectorBytes != 0) {
+        return fail(Code::invalid,
+                    "{} has {} bytes; a disk has a multiple of {}: enlarge it with truncate(1)", config.path,
+                    size, kSectorBytes);
+    }
+    return static_cast<std::uint64_t>(size) / kSectorBytes;
+}
+
+// statx(2), Linux 6.1: where the file system knows.
+Result<void> check_direct(const DiskConfig& config) {
+    struct statx status {};
+    if (!config.direct || ::statx(AT_FDCWD, config.path.c_str(), 0, STATX_DIOALIGN, &status) != 0 ||
+        (status.stx_mask & STATX_DIOALIGN) == 0 || status.stx_dio_offset_align <= kSectorBytes) {
+        return {};
+    }
+    return fail(Code::unsupported,
+                "{}: direct access takes blocks of {} bytes there, a guest's have {}; leave `direct` out",
+                config.path, status.stx_dio_offset_align, kSectorBytes);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DiskImage>> DiskImage::open(const DiskConfig& config) {
+    vmm::UniqueFd fd = TRY(open_file(config));
+    TRY(check_direct(config));
+    const std::uint64_t sectors = TRY(sectors_of(fd.get(), config));
+    std::unique_ptr<DiskImage> image{new DiskImage{config, std::move(fd), sectors}};
+    TRY(image->insist(Lock::heir));
+    return image;
+}
+
+Result<bool> DiskImage::set(Lock lock, Want want) const {
+    const int type = want == Want::free ? F_UNLCK : config_.read_only ? F_RDLCK : F_WRLCK;
+    struct flock range = lock_range(type, lock == Lock::heir ? kHeirAt : kOwnerAt);
+    if (::fcntl(fd_.get(), F_OFD_SETLK, &range) == 0) {
+        return true;
+    }
+    if (errno == EAGAIN || errno == EACCES) {
+        return false;
+    }
+    return fail_errno(Code::io, "lock {}", config_.path);
+}
+
+// Nothing tells when a lock becomes free but a wait without a limit.
+Result<void> DiskImage::insist(Lock lock) const {
+    const vmm::TimePoint end = vmm::real_clock().now() + kPatience;
+    while (!TRY(set(lock, Want::held))) {
+        if (vmm::real_clock().now() >= end) {
+            return fail(Code::refused, "{} is in use by another guest{}; end that one first", config_.path,
+                        lock == Lock::heir ? ", or about to be" : "");
+        }
+        std::this_thread::sleep_for(kAgain);
+    }
+    return {};
+}
+
+Result<void> DiskImage::take() {
+    if (owned_) {
+        return {};
+    }
+    TRY(insist(Lock::owner));
+    owned_ = true;
+    TRY(set(Lock::heir, Want::free));
+    return {};
+}
+
+Result<void> DiskImage::give() {
+    if (!owned_) {
+        return {};
+    }
+    if (!config_.read_only && ::fdatasync(fd_.get()) != 0) {
+        return fail_errno(Code::io, "fdatasync {}", config_.path);
+    }
+    TRY(set(Lock::owner, Want::free));
+    owned_ = false;
+    return {};
+}
+
+Result<std::uint64_t> examine_disk(const DiskConfig& config) {
+    const vmm::UniqueFd fd = TRY(open_file(config));
+    TRY(check_direct(config));
+    const std::uint64_t sectors = TRY(sectors_of(fd.get(), config));
+    struct flock range = lock_range(config.read_only ? F_RDLCK : F_WRLCK, kHeirAt);
+    if (::fcntl(fd.get(), F_OFD_GETLK, &range) == 0 && range.l_type != F_UNLCK) {
+        return fail(Code::refused, "{} is about to be used by another guest; end that one first",
+                    config.path);
+    }
+    return sectors;
+}
+
+}  // namespace devices::virtio

@@ -1,0 +1,124 @@
+#include "devices/virtio/disk_ring.hpp"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#include <array>
+
+#include "vmm/base/check.hpp"
+
+namespace devices::virtio {
+
+using vmm::Code;
+using vmm::Result;
+
+namespace {
+
+constexpr unsigned kFile = 0;  // among the registered ones
+
+Result<void> check(int result, const char* what, const char* remedy = "use Linux 5.15 or later") {
+    if (result < 0) {
+        return vmm::Failure{vmm::Error{
+            Code::io, fmt::format("{}; {}", vmm::Error::from_errno(Code::io, what, -result).text(), remedy)}};
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DiskRing>> DiskRing::create(int file) {
+    std::unique_ptr<DiskRing> ring{new DiskRing{
+        TRY(vmm::Mapping::anonymous(kSlots * kSlotBytes, vmm::Backing::small)), TRY(vmm::WakeFd::create())}};
+    TRY(ring->set_up(file));
+    return ring;
+}
+
+Result<void> DiskRing::set_up(int file) {
+    TRY(check(::io_uring_queue_init(kMaxOperations / 2, &ring_, 0), "io_uring_setup",
+              "allow it with sysctl kernel.io_uring_disabled=0"));
+    made_ = true;
+    TRY(check(::io_uring_register_files(&ring_, &file, 1), "register the image with io_uring"));
+    std::array<iovec, kSlots> buffers{};
+    for (unsigned i = 0; i < kSlots; ++i) {
+        buffers[i] = {slot(i).data(), kSlotBytes};
+        free_.push_back(i);
+    }
+    TRY(check(::io_uring_register_buffers(&ring_, buffers.data(), kSlots), "register buffers with io_uring",
+              "raise the limit on locked memory (ulimit -l) to 2 MiB for each disk"));
+    return check(::io_uring_register_eventfd(&ring_, event_.fd()), "register an event with io_uring");
+}
+
+DiskRing::~DiskRing() {
+    if (made_) {
+        ::io_uring_queue_exit(&ring_);
+    }
+}
+
+std::optional<unsigned> DiskRing::take_slot() {
+    if (free_.empty()) {
+        return std::nullopt;
+    }
+    const unsigned slot = free_.back();
+    free_.pop_back();
+    return slot;
+}
+
+void DiskRing::add(const Operation& operation) {
+    io_uring_sqe* entry = ::io_uring_get_sqe(&ring_);
+    if (entry == nullptr) {
+        submit();
+        entry = ::io_uring_get_sqe(&ring_);
+    }
+    VERIFY(entry != nullptr);
+    std::byte* data = slot(operation.slot).data() + operation.slot_offset;
+    const auto size = static_cast<unsigned>(operation.size);
+    using Kind = Operation::Kind;
+    switch (operation.kind) {
+        case Kind::read:
+            ::io_uring_prep_read_fixed(entry, kFile, data, size, operation.offset,
+                                       static_cast<int>(operation.slot));
+            break;
+        case Kind::write:
+        case Kind::write_through:
+            ::io_uring_prep_write_fixed(entry, kFile, data, size, operation.offset,
+                                        static_cast<int>(operation.slot));
+            entry->rw_flags = operation.kind == Kind::write_through ? RWF_DSYNC : 0;
+            break;
+        case Kind::flush:
+            ::io_uring_prep_fsync(entry, kFile, IORING_FSYNC_DATASYNC);
+            break;
+        case Kind::discard:
+            ::io_uring_prep_fallocate(entry, kFile, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                      static_cast<off_t>(operation.offset),
+                                      static_cast<off_t>(operation.size));
+            break;
+        case Kind::write_zeroes:
+            ::io_uring_prep_fallocate(entry, kFile, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+                                      static_cast<off_t>(operation.offset),
+                                      static_cast<off_t>(operation.size));
+            break;
+    }
+    entry->flags |= IOSQE_FIXED_FILE;
+    ::io_uring_sqe_set_data64(entry, operation.token);
+}
+
+void DiskRing::submit() {
+    // EAGAIN and EBUSY ask us to come again; the completions that make room come by themselves.
+    int result = 0;
+    do {
+        result = ::io_uring_submit(&ring_);
+    } while (result == -EINTR || result == -EAGAIN || result == -EBUSY);
+    VERIFY(result >= 0);  // no error of the host's or the guest's is reported here
+}
+
+std::optional<DiskRing::Completion> DiskRing::next() {
+    io_uring_cqe* entry = nullptr;
+    if (::io_uring_peek_cqe(&ring_, &entry) != 0) {
+        return std::nullopt;
+    }
+    const Completion completion{::io_uring_cqe_get_data64(entry), entry->res};
+    ::io_uring_cqe_seen(&ring_, entry);
+    return completion;
+}
+
+}  // namespace devices::virtio

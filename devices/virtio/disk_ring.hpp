@@ -1,0 +1,73 @@
+// DiskRing: io_uring (io_uring(7)) on one disk image, with a registered file and registered buffers.
+//
+// Data goes through a few buffers of our own rather than straight to guest memory: registering that would pin
+// and populate all of it, where an unused page costs nothing otherwise; a guest's buffers need no alignment;
+// and a page becomes dirty when the data is copied to it, not when a transfer was begun.
+#pragma once
+
+#include <liburing.h>
+
+#include <optional>
+
+#include "vmm/base/mapping.hpp"
+#include "vmm/base/result.hpp"
+#include "vmm/base/unique_fd.hpp"
+
+namespace devices::virtio {
+
+// Used by one thread at a time.
+class DiskRing {
+  public:
+    static constexpr unsigned kSlots = 16;
+    static constexpr std::size_t kSlotBytes = 64 << 10;
+    // Operations in flight at one time.
+    static constexpr unsigned kMaxOperations = 512;
+
+    static vmm::Result<std::unique_ptr<DiskRing>> create(int file);
+    ~DiskRing();
+    DiskRing(const DiskRing&) = delete;
+    DiskRing& operator=(const DiskRing&) = delete;
+
+    // Readable when there may be completions.
+    int event_fd() const { return event_.fd(); }
+
+    std::optional<unsigned> take_slot();
+    void free_slot(unsigned slot) { free_.push_back(slot); }
+    std::span<std::byte> slot(unsigned slot) const {
+        return buffers_.bytes().subspan(slot * kSlotBytes, kSlotBytes);
+    }
+
+    struct Operation {
+        enum class Kind : std::uint8_t { read, write, write_through, flush, discard, write_zeroes };
+
+        Kind kind = Kind::read;
+        std::uint64_t offset = 0;  // bytes
+        std::uint64_t size = 0;    // bytes
+        unsigned slot = 0;         // of read and write: the data
+        std::size_t slot_offset = 0;
+        std::uint64_t token = 0;  // names it in its completion
+    };
+    // Begins an operation. It is handed to the kernel by submit() at the latest.
+    void add(const Operation& operation);
+    void submit();
+
+    struct Completion {
+        std::uint64_t token = 0;
+        int result = 0;  // bytes, or -errno
+    };
+    std::optional<Completion> next();
+    void clear_event() const { event_.clear(); }
+
+  private:
+    DiskRing(vmm::Mapping buffers, vmm::WakeFd event)
+        : buffers_(std::move(buffers)), event_(std::move(event)) {}
+    vmm::Result<void> set_up(int file);
+
+    io_uring ring_{};
+    bool made_ = false;
+    vmm::Mapping buffers_;
+    vmm::WakeFd event_;
+    std::vector<unsigned> free_;
+};
+
+}  // namespace devices::virtio

@@ -1,0 +1,63 @@
+#include "devices/virtio/rng.hpp"
+
+#include <sys/random.h>
+
+#include <array>
+
+#include "vmm/base/check.hpp"
+
+namespace devices::virtio {
+
+using vmm::Result;
+
+namespace {
+
+constexpr std::array<std::uint16_t, 1> kQueueSizes{64};
+// 5.4.6.1: less than was asked for is legal, so that a request is short work.
+constexpr std::size_t kMaxBytes = 4096;
+
+}  // namespace
+
+std::span<const std::uint16_t> Rng::queue_sizes() const {
+    return kQueueSizes;
+}
+
+Result<void> Rng::attach(Transport& transport) {
+    transport_ = &transport;
+    return {};
+}
+
+void Rng::process(unsigned) {
+    if (auto served = serve(transport_->queue(0)); !served) {
+        transport_->needs_reset(served.error());
+        return;
+    }
+    transport_->used(0);
+}
+
+Result<void> Rng::serve(VirtQueue& queue) {
+    do {
+        while (const auto chain = TRY(queue.pop())) {
+            std::array<std::byte, kMaxBytes> entropy;
+            // At most 256 bytes come whole, whatever signals (getrandom(2)).
+            const ssize_t count = ::getrandom(entropy.data(), entropy.size(), 0);
+            VERIFY(count > 0);
+            const std::size_t written = chain->writable.write(
+                transport_->memory(), 0, std::span{entropy}.first(static_cast<std::size_t>(count)));
+            TRY(queue.push(chain->head, static_cast<std::uint32_t>(written)));
+        }
+    } while (TRY(queue.ask_for_notification()));
+    return {};
+}
+
+void Rng::save(vmm::SnapshotWriter& snapshot, std::uint32_t instance, const MmioState& transport) const {
+    snapshot.put(instance, RngState{transport});
+}
+
+Result<MmioState> Rng::restore(vmm::SnapshotReader& snapshot, std::uint32_t instance, const Check& check) {
+    RngState state = TRY(snapshot.take<RngState>(instance));
+    TRY(check(state.transport));
+    return std::move(state.transport);
+}
+
+}  // namespace devices::virtio
