@@ -20,6 +20,7 @@ namespace {
 struct RunOptions {
     std::string image;
     std::string append;
+    std::string initrd;
     std::string name;
     std::uint64_t memory = std::uint64_t{512} << 20;
     std::uint64_t vcpus = 1;
@@ -58,6 +59,20 @@ Result<std::string> open_control(GuestProcess& process, const RunOptions& option
     }
 }
 
+Result<vmm::BootImage> load(const RunOptions& options) {
+    const vmm::Bytes file = TRY(advise(vmm::read_boot_file(options.image, "image", vmm::kMaxImageFile),
+                                       "give the path of a kernel or of a guest of ours"));
+    const std::vector<vmm::RegionConfig> memory = vmm::pc_memory_map(options.memory);
+    vmm::BootOptions boot;
+    boot.command_line = options.append;
+    boot.memory = memory;
+    if (!options.initrd.empty()) {
+        boot.initrd = TRY(advise(vmm::read_boot_file(options.initrd, "initrd", vmm::kMaxInitrdFile),
+                                 "give the path of an initramfs, or leave --initrd away"));
+    }
+    return vmm::load_image(file, std::move(boot)).context(options.image);
+}
+
 Result<int> run(const RunOptions& options, migration::EventSink* extra) {
     const vmm::Kvm kvm = TRY(vmm::Kvm::open());
     TRY(check_serial(options.guest.serial, false));
@@ -67,10 +82,7 @@ Result<int> run(const RunOptions& options, migration::EventSink* extra) {
     std::vector<devices::virtio::Config> virtio = options.guest.devices;
     TRY(place_devices(virtio));
     TRY(check_devices(virtio));
-    const vmm::Bytes file =
-        TRY(advise(vmm::read_image_file(options.image), "give the path of a kernel or of a guest of ours"));
-    const std::vector<vmm::RegionConfig> memory = vmm::pc_memory_map(options.memory);
-    vmm::BootImage image = TRY(vmm::load_image(file, options.append, memory).context(options.image));
+    vmm::BootImage image = TRY(load(options));
     EndSignals signals = TRY(EndSignals::block());
     const std::unique_ptr<GuestProcess> process =
         TRY(GuestProcess::create(options.guest, std::move(signals), extra));
@@ -101,13 +113,17 @@ void add_run(Commands& commands) {
         "to the exit port, 2 for wrong usage, 4 for a failure or a crash. SIGTERM, SIGINT and SIGHUP stop "
         "the guest.");
     auto options = std::make_shared<RunOptions>();
-    app->add_option("IMAGE", options->image, "PVH or multiboot ELF, or a flat 16-bit image")->required();
+    app->add_option("IMAGE", options->image,
+                    "Linux bzImage or vmlinux, PVH or multiboot ELF, or a flat 16-bit image")
+        ->required();
     add_value(app, "-m,--memory", options->memory, parse_memory, "Memory, in bytes or with K, M, G (512M)");
     add_value(
         app, "-c,--cpus", options->vcpus,
         [](const std::string& text) { return parse_count(text, 1, vmm::MachineConfig::kMaxVcpus); },
         "Number of vCPUs (1)");
     app->add_option("--append", options->append, "Command line of the guest");
+    app->add_option("--initrd", options->initrd, "Initial RAM disk of the guest: a file of at most 384 MiB")
+        ->check(not_empty);
     add_guest_options(app, options->name, options->guest, DeviceSide::run);
     app->callback([&commands, options] {
         commands.chosen = [options, extra = commands.extra] {

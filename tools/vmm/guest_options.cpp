@@ -4,13 +4,9 @@
 
 namespace tools {
 
-namespace {
-
 std::string not_empty(const std::string& text) {
     return text.empty() ? "the path is empty; leave the option out for the default" : "";
 }
-
-}  // namespace
 
 void add_guest_options(CLI::App* app, std::string& name, GuestOptions& options, DeviceSide side) {
     add_value(app, "--serial", options.serial, devices::parse_serial,

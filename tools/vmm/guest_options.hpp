@@ -7,6 +7,9 @@
 
 namespace tools {
 
+// Checks the path of an option that may be left out.
+std::string not_empty(const std::string& text);
+
 void add_guest_options(CLI::App* app, std::string& name, GuestOptions& options, DeviceSide side);
 
 }  // namespace tools

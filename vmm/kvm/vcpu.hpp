@@ -4,17 +4,11 @@
 #include <memory>
 #include <vector>
 
+#include "vmm/kvm/entry.hpp"
 #include "vmm/kvm/exit.hpp"
 #include "vmm/kvm/vm.hpp"
 
 namespace vmm {
-
-struct EntryState {
-    bool protected_mode = false;  // else real mode with all segments at 0
-    std::uint64_t rip = 0;
-    std::uint64_t rax = 0;
-    std::uint64_t rbx = 0;
-};
 
 class Vcpu {
   public:

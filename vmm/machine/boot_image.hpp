@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "vmm/guest/memory.hpp"
+#include "vmm/kvm/entry.hpp"
 #include "vmm/state/field.hpp"
 
 namespace vmm {
@@ -25,13 +26,8 @@ struct BootSegment {
     }
 };
 
-enum class EntryMode : std::uint8_t {
-    protected32,  // flat 32-bit protected mode, paging off: PVH and multiboot 1
-    real16,       // real mode, CS:IP = 0:entry
-};
-
 struct BootImage {
-    static constexpr StateId id{"boot-image", 1, 1};
+    static constexpr StateId id{"boot-image", 2, 1};
     static constexpr std::size_t kMaxSegments = 256;
 
     EntryMode mode = EntryMode::protected32;
@@ -39,14 +35,24 @@ struct BootImage {
     std::uint64_t rax = 0;  // multiboot 1 section 3.2: the magic 0x2badb002
     std::uint64_t rbx = 0;  // PVH: address of hvm_start_info; multiboot: address of the information structure
     std::vector<BootSegment> segments;
+    std::uint64_t rsi = 0;  // Linux: address of the zero page
+    std::uint64_t cr3 = 0;  // of long64, as in EntryState
+    std::uint64_t gdt = 0;
 
     template <typename Self, typename V>
     static void visit(Self& self, V& v) {
-        v.enumeration("mode", self.mode, EntryMode::real16);
+        v.enumeration("mode", self.mode, EntryMode::long64);
         v.field("entry", self.entry);
         v.field("rax", self.rax);
         v.field("rbx", self.rbx);
         v.list("segments", self.segments, kMaxSegments);
+        if (v.since(2)) {
+            v.field("rsi", self.rsi);
+            v.field("cr3", self.cr3);
+            v.field("gdt", self.gdt);
+        } else {
+            v.check(self.mode != EntryMode::long64, "mode is not long64 before version 2");
+        }
     }
 };
 

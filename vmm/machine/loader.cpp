@@ -5,24 +5,28 @@
 #include <unistd.h>
 
 #include "vmm/base/unique_fd.hpp"
+#include "vmm/machine/linux_header.hpp"
 #include "vmm/machine/loader_formats.hpp"
 
 namespace vmm {
 
-Result<Bytes> read_image_file(const std::string& path) {
+Result<Bytes> read_boot_file(const std::string& path, std::string_view what, std::size_t limit) {
     // Without O_NONBLOCK opening a FIFO would wait for a writer.
     const UniqueFd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)};
     struct stat status {};
     if (!fd || ::fstat(fd.get(), &status) != 0) {
-        return fail_errno(Code::io, "open image {}", path);
+        return fail_errno(Code::io, "open {} {}", what, path);
     }
     if (!S_ISREG(status.st_mode)) {
-        return fail(Code::invalid, "image {}: not a regular file", path);
+        return fail(Code::invalid, "{} {}: not a regular file", what, path);
     }
     const auto size = static_cast<std::uint64_t>(status.st_size);
-    if (size > kMaxImageFile) {
-        return fail(Code::limit, "image {}: {} bytes are more than the {} MiB allowed", path, size,
-                    kMaxImageFile >> 20);
+    if (size == 0) {
+        return fail(Code::invalid, "{} {}: the file is empty", what, path);
+    }
+    if (size > limit) {
+        return fail(Code::limit, "{} {}: {} bytes are more than the {} MiB allowed", what, path, size,
+                    limit >> 20);
     }
     Bytes bytes(size);
     std::size_t done = 0;
@@ -32,29 +36,26 @@ Result<Bytes> read_image_file(const std::string& path) {
             continue;
         }
         if (count < 0) {
-            return fail_errno(Code::io, "read image {}", path);
+            return fail_errno(Code::io, "read {} {}", what, path);
         }
         if (count == 0) {
-            return fail(Code::io, "image {}: it became shorter while it was read", path);
+            return fail(Code::io, "{} {}: it became shorter while it was read", what, path);
         }
         done += static_cast<std::size_t>(count);
     }
     return bytes;
 }
 
-Result<BootImage> load_image(std::span<const std::byte> file, std::string_view command_line,
-                             std::span<const RegionConfig> memory) {
-    if (command_line.size() > kMaxCommandLine || command_line.find('\0') != std::string_view::npos) {
-        return fail(Code::invalid, "command line: {} bytes; it may have {} and no zero byte among them",
-                    command_line.size(), kMaxCommandLine);
-    }
+namespace {
+
+Result<void> load_by_format(std::span<const std::byte> file, BootPlan& plan) {
     const std::optional<std::size_t> multiboot = find_multiboot(file);
     if (is_elf(file)) {
         // A multiboot header may put an ELF file where its own program headers do not, so they matter only
         // for PVH.
         auto elf = parse_elf(file);
         if (elf && elf->pvh_entry) {
-            return load_pvh(*elf, command_line, memory);
+            return load_pvh(*elf, plan);
         }
         if (!multiboot) {
             TRY(std::move(elf));
@@ -64,9 +65,25 @@ Result<BootImage> load_image(std::span<const std::byte> file, std::string_view c
         }
     }
     if (multiboot) {
-        return load_multiboot(file, *multiboot, command_line, memory);
+        return load_multiboot(file, *multiboot, plan);
     }
-    return load_flat(file, command_line, memory);
+    if (is_linux(file)) {
+        return load_linux(file, plan);
+    }
+    return load_flat(file, plan);
+}
+
+}  // namespace
+
+Result<BootImage> load_image(std::span<const std::byte> file, BootOptions options) {
+    const std::string_view line = options.command_line;
+    if (line.size() > kMaxCommandLine || line.find('\0') != std::string_view::npos) {
+        return fail(Code::invalid, "command line: {} bytes; it may have {} and no zero byte among them",
+                    line.size(), kMaxCommandLine);
+    }
+    BootPlan plan{line, std::move(options.initrd), BootLayout{options.memory}, {}};
+    TRY(load_by_format(file, plan));
+    return std::move(plan.image);
 }
 
 }  // namespace vmm

@@ -1,8 +1,9 @@
 // Loaders: the bytes of an image file in, a BootImage out. The file is hostile input; nothing here touches
 // guest memory.
 //
-// Formats: PVH ELF (xen/docs/misc/pvh.pandoc), multiboot 1 (Multiboot Specification 0.6.96), and, when a file
-// has the marks of neither, a flat 16-bit image started at 0:0x7c00 like a boot sector.
+// Formats: Linux bzImage (boot.rst, the 64-bit boot protocol), PVH ELF (xen/docs/misc/pvh.pandoc), which an
+// uncompressed vmlinux is too, multiboot 1 (Multiboot Specification 0.6.96), and, when a file has the marks
+// of none, a flat 16-bit image started at 0:0x7c00 like a boot sector.
 #pragma once
 
 #include <span>
@@ -13,15 +14,21 @@
 
 namespace vmm {
 
-// Without the terminating zero.
+// Without the terminating zero. A kernel may take less.
 inline constexpr std::size_t kMaxCommandLine = 4095;
+// Together less than what of an image can move with its guest (1 GiB).
 inline constexpr std::size_t kMaxImageFile = std::size_t{512} << 20;
+inline constexpr std::size_t kMaxInitrdFile = std::size_t{384} << 20;
 
-// The whole of a regular file of at most kMaxImageFile bytes.
-Result<Bytes> read_image_file(const std::string& path);
+// The whole of a regular file of at most `limit` bytes; errors call it a `what`.
+Result<Bytes> read_boot_file(const std::string& path, std::string_view what, std::size_t limit);
 
-// `memory` is the RAM of the machine that is to run the image, in ascending order.
-Result<BootImage> load_image(std::span<const std::byte> file, std::string_view command_line,
-                             std::span<const RegionConfig> memory);
+struct BootOptions {
+    std::string_view command_line;
+    Bytes initrd;                          // empty: none
+    std::span<const RegionConfig> memory;  // RAM of the machine that is to run the image, in ascending order
+};
+
+Result<BootImage> load_image(std::span<const std::byte> file, BootOptions options);
 
 }  // namespace vmm

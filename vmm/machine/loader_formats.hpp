@@ -1,27 +1,37 @@
 // One function for each boot protocol; loader.cpp chooses. All of them take the file as load_image() got it
-// and a command line that fits.
+// and a command line of at most kMaxCommandLine bytes without a zero among them.
 #pragma once
 
 #include <optional>
 #include <span>
 #include <string_view>
 
-#include "vmm/machine/boot_image.hpp"
 #include "vmm/machine/elf.hpp"
+#include "vmm/machine/loader_layout.hpp"
 
 namespace vmm {
 
+inline constexpr const char* kInitrd = "initrd";  // what errors call it
+
+// An image in the making.
+struct BootPlan {
+    std::string_view command_line;
+    Bytes initrd;  // empty: none
+    BootLayout layout;
+    BootImage image;
+};
+
 // PVH: the file has an entry note.
-Result<BootImage> load_pvh(const ElfFile& elf, std::string_view command_line,
-                           std::span<const RegionConfig> memory);
+Result<void> load_pvh(const ElfFile& elf, BootPlan& plan);
+
+// The file has the mark of a setup header.
+Result<void> load_linux(std::span<const std::byte> file, BootPlan& plan);
 
 // Where in the file the multiboot 1 header is; nothing when there is none.
 std::optional<std::size_t> find_multiboot(std::span<const std::byte> file);
-Result<BootImage> load_multiboot(std::span<const std::byte> file, std::size_t header_at,
-                                 std::string_view command_line, std::span<const RegionConfig> memory);
+Result<void> load_multiboot(std::span<const std::byte> file, std::size_t header_at, BootPlan& plan);
 
 // 16-bit code without a header.
-Result<BootImage> load_flat(std::span<const std::byte> file, std::string_view command_line,
-                            std::span<const RegionConfig> memory);
+Result<void> load_flat(std::span<const std::byte> file, BootPlan& plan);
 
 }  // namespace vmm

@@ -3,7 +3,6 @@
 #include <array>
 
 #include "vmm/machine/loader_formats.hpp"
-#include "vmm/machine/loader_layout.hpp"
 
 namespace vmm {
 
@@ -16,16 +15,18 @@ constexpr std::size_t kShortHeader = 12;
 constexpr std::size_t kAddressHeader = 32;
 
 constexpr std::uint32_t kRequired = 0xffff;
-constexpr std::uint32_t kAlignModules = 1U << 0;  // met: we load no modules
+constexpr std::uint32_t kAlignModules = 1U << 0;  // met: modules always are
 constexpr std::uint32_t kMemoryInfo = 1U << 1;    // met: it is always there
 constexpr std::uint32_t kAddresses = 1U << 16;
 
 constexpr std::size_t kInfoBytes = 116;
 constexpr std::uint32_t kInfoMemory = 1U << 0;
 constexpr std::uint32_t kInfoCommandLine = 1U << 2;
+constexpr std::uint32_t kInfoModules = 1U << 3;
 constexpr std::uint32_t kInfoMap = 1U << 6;
 constexpr std::uint32_t kInfoLoaderName = 1U << 9;
 constexpr std::uint32_t kMapEntryBytes = 24;
+constexpr std::uint32_t kModuleBytes = 16;
 constexpr std::string_view kLoaderName = "Godwit";
 
 std::uint32_t word(std::span<const std::byte> file, std::size_t at) {
@@ -36,16 +37,23 @@ std::uint32_t in_kib(std::uint64_t bytes) {
     return static_cast<std::uint32_t>(bytes / 1024);
 }
 
-// The information structure, the memory map, the command line and our name, as they lie at `base`, which is
-// below 1 MiB: every address fits 32 bits.
-Bytes information(std::uint64_t base, const std::vector<MapEntry>& map, std::string_view command_line) {
-    const auto map_at = static_cast<std::uint32_t>(base + kInfoBytes);
+struct Module {
+    std::uint32_t start;
+    std::uint32_t end;
+};
+
+// The information structure, the module list, the memory map, the command line and our name, as they lie at
+// `base`, which is below 1 MiB: every address fits 32 bits.
+Bytes information(std::uint64_t base, const std::vector<MapEntry>& map, std::string_view command_line,
+                  const std::optional<Module>& initrd) {
+    const auto modules_at = static_cast<std::uint32_t>(base + kInfoBytes);
+    const std::uint32_t map_at = modules_at + (initrd ? kModuleBytes : 0);
     const auto map_bytes = static_cast<std::uint32_t>(map.size() * kMapEntryBytes);
     const std::uint32_t line_at = map_at + map_bytes;
     const auto name_at = static_cast<std::uint32_t>(line_at + command_line.size() + 1);
     Bytes bytes(kInfoBytes);
     const auto put = [&](std::size_t at, std::uint32_t value) { store_le(bytes.data() + at, value); };
-    put(0, kInfoMemory | kInfoCommandLine | kInfoMap | kInfoLoaderName);
+    put(0, kInfoMemory | kInfoCommandLine | (initrd ? kInfoModules : 0) | kInfoMap | kInfoLoaderName);
     for (const MapEntry& entry : map) {
         if (entry.type == MapEntry::Type::ram && entry.start == 0) {
             put(4, in_kib(entry.size));  // mem_lower
@@ -54,10 +62,18 @@ Bytes information(std::uint64_t base, const std::vector<MapEntry>& map, std::str
         }
     }
     put(16, line_at);
+    put(20, initrd ? 1 : 0);
+    put(24, modules_at);
     put(44, map_bytes);
     put(48, map_at);
     put(64, name_at);
     ByteWriter out{bytes};
+    if (initrd) {
+        out.put(initrd->start);
+        out.put(initrd->end);
+        out.put(std::uint32_t{0});  // string: none
+        out.put(std::uint32_t{0});  // reserved
+    }
     for (const MapEntry& entry : map) {
         out.put(kMapEntryBytes - std::uint32_t{4});  // the size field does not count itself
         out.put(entry.start);
@@ -136,8 +152,7 @@ std::optional<std::size_t> find_multiboot(std::span<const std::byte> file) {
     return std::nullopt;
 }
 
-Result<BootImage> load_multiboot(std::span<const std::byte> file, std::size_t header_at,
-                                 std::string_view command_line, std::span<const RegionConfig> memory) {
+Result<void> load_multiboot(std::span<const std::byte> file, std::size_t header_at, BootPlan& plan) {
     const std::uint32_t flags = word(file, header_at + 4);
     if (const std::uint32_t unknown = flags & kRequired & ~(kAlignModules | kMemoryInfo); unknown != 0) {
         return fail(
@@ -146,8 +161,8 @@ Result<BootImage> load_multiboot(std::span<const std::byte> file, std::size_t he
             "clear these flags",
             unknown);
     }
-    BootLayout layout{memory};
-    BootImage image;
+    BootLayout& layout = plan.layout;
+    BootImage& image = plan.image;
     if ((flags & kAddresses) != 0) {
         TRY(add_by_addresses(file, header_at, layout, image));
     } else if (is_elf(file)) {
@@ -162,12 +177,21 @@ Result<BootImage> load_multiboot(std::span<const std::byte> file, std::size_t he
     }
     image.mode = EntryMode::protected32;
     image.rax = kLoaderMagic;
+    std::optional<Module> initrd;
+    if (!plan.initrd.empty()) {
+        const std::uint64_t size = plan.initrd.size();
+        const std::uint64_t start = TRY(layout.find_below(k4GiB, size, kInitrd));
+        initrd = Module{static_cast<std::uint32_t>(start), static_cast<std::uint32_t>(start + size)};
+        TRY(layout.add(image, start, std::move(plan.initrd), size, kInitrd));
+    }
     const std::string what = "multiboot information";
-    const std::uint64_t base = TRY(layout.find_low(information(0, layout.map(), command_line).size(), what));
-    const Bytes info = information(base, layout.map(), command_line);
-    TRY(layout.add(image, base, info, info.size(), what));
+    const std::uint64_t base =
+        TRY(layout.find_low(information(0, layout.map(), plan.command_line, initrd).size(), what));
+    Bytes info = information(base, layout.map(), plan.command_line, initrd);
+    const std::uint64_t size = info.size();
+    TRY(layout.add(image, base, std::move(info), size, what));
     image.rbx = base;
-    return image;
+    return {};
 }
 
 }  // namespace vmm

@@ -1,6 +1,5 @@
 // PVH direct boot (xen/docs/misc/pvh.pandoc; structures from xen/include/public/arch-x86/hvm/start_info.h).
 #include "vmm/machine/loader_formats.hpp"
-#include "vmm/machine/loader_layout.hpp"
 
 namespace vmm {
 
@@ -10,22 +9,36 @@ constexpr std::uint32_t kStartMagic = 0x336ec578;
 constexpr std::uint32_t kStartVersion = 1;  // the first with a memory map
 constexpr std::size_t kStartBytes = 56;
 constexpr std::size_t kMapEntryBytes = 24;
+constexpr std::size_t kModuleBytes = 32;
 
-// hvm_start_info, the memory map and the command line, as they lie at `base`.
-Bytes start_info(std::uint64_t base, const std::vector<MapEntry>& map, std::string_view command_line) {
-    const std::uint64_t map_at = base + kStartBytes;
+struct Module {
+    std::uint64_t address;
+    std::uint64_t size;
+};
+
+// hvm_start_info, the module list, the memory map and the command line, as they lie at `base`.
+Bytes start_info(std::uint64_t base, const std::vector<MapEntry>& map, std::string_view command_line,
+                 const std::optional<Module>& initrd) {
+    const std::uint64_t list_at = base + kStartBytes;
+    const std::uint64_t map_at = list_at + (initrd ? kModuleBytes : 0);
     Bytes bytes;
     ByteWriter out{bytes};
     out.put(kStartMagic);
     out.put(kStartVersion);
     out.put(std::uint32_t{0});                        // flags
-    out.put(std::uint32_t{0});                        // nr_modules
-    out.put(std::uint64_t{0});                        // modlist_paddr
+    out.put(std::uint32_t{initrd ? 1U : 0U});         // nr_modules
+    out.put(initrd ? list_at : std::uint64_t{0});     // modlist_paddr
     out.put(map_at + map.size() * kMapEntryBytes);    // cmdline_paddr
     out.put(std::uint64_t{0});                        // rsdp_paddr
     out.put(map_at);                                  // memmap_paddr
     out.put(static_cast<std::uint32_t>(map.size()));  // memmap_entries
     out.put(std::uint32_t{0});                        // reserved
+    if (initrd) {
+        out.put(initrd->address);
+        out.put(initrd->size);
+        out.put(std::uint64_t{0});  // cmdline_paddr
+        out.put(std::uint64_t{0});  // reserved
+    }
     for (const MapEntry& entry : map) {
         out.put(entry.start);
         out.put(entry.size);
@@ -39,10 +52,9 @@ Bytes start_info(std::uint64_t base, const std::vector<MapEntry>& map, std::stri
 
 }  // namespace
 
-Result<BootImage> load_pvh(const ElfFile& elf, std::string_view command_line,
-                           std::span<const RegionConfig> memory) {
-    BootLayout layout{memory};
-    BootImage image;
+Result<void> load_pvh(const ElfFile& elf, BootPlan& plan) {
+    BootLayout& layout = plan.layout;
+    BootImage& image = plan.image;
     for (std::size_t i = 0; i < elf.segments.size(); ++i) {
         const ElfSegment& segment = elf.segments[i];
         TRY(layout.add(image, segment.address, segment.data, segment.memory_size,
@@ -53,12 +65,21 @@ Result<BootImage> load_pvh(const ElfFile& elf, std::string_view command_line,
     if (image.entry > UINT32_MAX || !layout.covers(image.entry)) {
         return fail(Code::invalid, "PVH entry note: {:#x} is in no segment; rebuild the image", image.entry);
     }
+    std::optional<Module> initrd;
+    if (!plan.initrd.empty()) {
+        // Linux takes 32 bits of the address (arch/x86/platform/pvh/enlighten.c).
+        const std::uint64_t size = plan.initrd.size();
+        initrd = Module{TRY(layout.find_below(k4GiB, size, kInitrd)), size};
+        TRY(layout.add(image, initrd->address, std::move(plan.initrd), size, kInitrd));
+    }
     const std::string what = "PVH start information";
-    const std::uint64_t base = TRY(layout.find_low(start_info(0, layout.map(), command_line).size(), what));
-    const Bytes info = start_info(base, layout.map(), command_line);
-    TRY(layout.add(image, base, info, info.size(), what));
+    const std::uint64_t base =
+        TRY(layout.find_low(start_info(0, layout.map(), plan.command_line, initrd).size(), what));
+    Bytes info = start_info(base, layout.map(), plan.command_line, initrd);
+    const std::uint64_t size = info.size();
+    TRY(layout.add(image, base, std::move(info), size, what));
     image.rbx = base;
-    return image;
+    return {};
 }
 
 }  // namespace vmm

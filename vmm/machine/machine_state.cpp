@@ -23,7 +23,7 @@ Result<void> restore_vcpus(VcpuTeam& team, const std::vector<VcpuState>& states,
 }
 
 EntryState entry_of(const BootImage& image) {
-    return {image.mode == EntryMode::protected32, image.entry, image.rax, image.rbx};
+    return {image.mode, image.entry, image.rax, image.rbx, image.rsi, image.cr3, image.gdt};
 }
 
 }  // namespace

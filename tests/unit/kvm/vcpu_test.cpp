@@ -126,7 +126,7 @@ TEST_CASE("entry registers", "[kvm]") {
     FakeKvm fake;
     FakeVm vm{fake};
     const auto vcpu = vm.vcpu();
-    REQUIRE(vcpu->enter_at({true, 0x100000, 0x2badb002, 0x9000}));
+    REQUIRE(vcpu->enter_at({vmm::EntryMode::protected32, 0x100000, 0x2badb002, 0x9000}));
     kvm_regs regs{};
     kvm_sregs sregs{};
     REQUIRE(vcpu->fd().call_with(KVM_REQUEST(KVM_GET_REGS), regs));
@@ -138,4 +138,37 @@ TEST_CASE("entry registers", "[kvm]") {
     CHECK((sregs.cr0 & 0x80000001) == 1);  // protection on, paging off
     CHECK(sregs.cs.limit == 0xffffffff);
     CHECK(sregs.cs.db == 1);
+}
+
+TEST_CASE("the registers of a 64-bit entry are those of Linux's boot protocol", "[kvm]") {
+    FakeKvm fake;
+    FakeVm vm{fake};
+    const auto vcpu = vm.vcpu();
+    vmm::EntryState entry;
+    entry.mode = vmm::EntryMode::long64;
+    entry.rip = 0x1000200;
+    entry.rsi = 0x1d000;
+    entry.cr3 = 0x16000;
+    entry.gdt = 0x1c000;
+    REQUIRE(vcpu->enter_at(entry));
+    kvm_regs regs{};
+    kvm_sregs sregs{};
+    REQUIRE(vcpu->fd().call_with(KVM_REQUEST(KVM_GET_REGS), regs));
+    REQUIRE(vcpu->fd().call_with(KVM_REQUEST(KVM_GET_SREGS), sregs));
+    CHECK(regs.rip == 0x1000200);
+    CHECK(regs.rsi == 0x1d000);
+    CHECK(regs.rflags == 2);
+    CHECK(sregs.cr0 == 0x80000011);
+    CHECK(sregs.cr3 == 0x16000);
+    CHECK(sregs.cr4 == 0x20);
+    CHECK(sregs.efer == 0x500);
+    CHECK(sregs.gdt.base == 0x1c000);
+    CHECK(sregs.gdt.limit == 0x1f);
+    CHECK(sregs.cs.selector == 0x10);
+    CHECK(sregs.cs.l == 1);
+    CHECK(sregs.cs.db == 0);
+    for (const kvm_segment& data : {sregs.ds, sregs.es, sregs.ss}) {
+        CHECK(data.selector == 0x18);
+        CHECK(data.type == 3);
+    }
 }

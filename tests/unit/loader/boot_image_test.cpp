@@ -13,6 +13,14 @@ using tests::ram;
 using vmm::BootImage;
 using vmm::Bytes;
 
+namespace {
+
+vmm::Result<Bytes> read_image(const std::string& path) {
+    return vmm::read_boot_file(path, "image", vmm::kMaxImageFile);
+}
+
+}  // namespace
+
 TEST_CASE("place writes data and zeros, again and again", "[loader]") {
     auto memory = vmm::GuestMemory::create(ram(8), vmm::Backing::small);
     REQUIRE(memory);
@@ -50,15 +58,17 @@ TEST_CASE("an image file is a regular file of a sane size", "[loader]") {
     std::filesystem::create_directory(folder);
     const std::string path = folder / "image";
     std::ofstream{path} << "bytes";
-    const auto bytes = vmm::read_image_file(path);
+    const auto bytes = read_image(path);
     REQUIRE(bytes);
     CHECK(bytes->size() == 5);
+    std::filesystem::resize_file(path, 0);
+    CHECK(read_image(path).error().code() == vmm::Code::invalid);
     std::filesystem::resize_file(path, vmm::kMaxImageFile + 1);
-    CHECK(vmm::read_image_file(path).error().code() == vmm::Code::limit);
-    CHECK_FALSE(vmm::read_image_file(folder));
-    CHECK_FALSE(vmm::read_image_file("/dev/zero"));
+    CHECK(read_image(path).error().code() == vmm::Code::limit);
+    CHECK_FALSE(read_image(folder));
+    CHECK_FALSE(read_image("/dev/zero"));
     REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
-    CHECK_FALSE(vmm::read_image_file(folder / "fifo"));
-    CHECK_FALSE(vmm::read_image_file(folder / "missing"));
+    CHECK_FALSE(read_image(folder / "fifo"));
+    CHECK_FALSE(read_image(folder / "missing"));
     std::filesystem::remove_all(folder);
 }

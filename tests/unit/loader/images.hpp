@@ -156,4 +156,45 @@ inline vmm::Bytes multiboot_addresses() {
     return image;
 }
 
+// A bzImage: the boot sector, one sector of setup, the kernel, and a signature behind it.
+struct LinuxAt {
+    static constexpr std::size_t kSetupSectors = 0x1f1;
+    static constexpr std::size_t kSystemSize = 0x1f4;
+    static constexpr std::size_t kHeaderLength = 0x201;
+    static constexpr std::size_t kVersion = 0x206;
+    static constexpr std::size_t kLoadFlags = 0x211;
+    static constexpr std::size_t kInitrdAddressMax = 0x22c;
+    static constexpr std::size_t kAlignment = 0x230;
+    static constexpr std::size_t kRelocatable = 0x234;
+    static constexpr std::size_t kExtendedLoadFlags = 0x236;
+    static constexpr std::size_t kCommandLineSize = 0x238;
+    static constexpr std::size_t kPreferredAddress = 0x258;
+    static constexpr std::size_t kInitSize = 0x260;
+    static constexpr std::size_t kHeaderEnd = 0x26c;
+    static constexpr std::size_t kKernel = 1024;
+    static constexpr std::size_t kKernelBytes = 0x400;
+    static constexpr std::uint64_t kAddress = 0x1000000;
+};
+
+inline vmm::Bytes linux_image() {
+    vmm::Bytes image(LinuxAt::kKernel);
+    image.resize(LinuxAt::kKernel + LinuxAt::kKernelBytes, std::byte{0x90});
+    image.resize(image.size() + 40, std::byte{0x5a});
+    patch(image, LinuxAt::kSetupSectors, std::uint8_t{1});
+    patch(image, LinuxAt::kSystemSize, std::uint32_t{LinuxAt::kKernelBytes / 16});
+    patch(image, 0x200, std::uint8_t{0xeb});
+    patch(image, LinuxAt::kHeaderLength, std::uint8_t{LinuxAt::kHeaderEnd - 0x202});
+    patch(image, 0x202, std::uint32_t{0x53726448});
+    patch(image, LinuxAt::kVersion, std::uint16_t{0x20f});
+    patch(image, LinuxAt::kLoadFlags, std::uint8_t{1});
+    patch(image, LinuxAt::kInitrdAddressMax, std::uint32_t{0x7fffffff});
+    patch(image, LinuxAt::kAlignment, std::uint32_t{0x200000});
+    patch(image, LinuxAt::kRelocatable, std::uint8_t{1});
+    patch(image, LinuxAt::kExtendedLoadFlags, std::uint16_t{0x7f});
+    patch(image, LinuxAt::kCommandLineSize, std::uint32_t{2047});
+    patch(image, LinuxAt::kPreferredAddress, std::uint64_t{LinuxAt::kAddress});
+    patch(image, LinuxAt::kInitSize, std::uint32_t{0x10000});
+    return image;
+}
+
 }  // namespace tests

@@ -63,9 +63,26 @@ TEST_CASE("the format of a machine's state has not changed without a new version
     check_format(irqchips);
 
     vmm::BootImage image;
+    image.mode = vmm::EntryMode::long64;
+    image.entry = 0x1000200;
+    image.rbx = 0x9000;
+    image.segments = {{0x7c00, vmm::Bytes(16, std::byte{0x90}), 32}};
+    image.rsi = 0x1c000;
+    image.cr3 = 0x14000;
+    image.gdt = 0x1b000;
+    check_format(image);
+}
+
+TEST_CASE("a boot image of version 1 is read as what it was, and enters no later mode", "[machine]") {
+    vmm::BootImage image;
     image.mode = vmm::EntryMode::real16;
     image.entry = 0x7c00;
     image.rbx = 0x9000;
     image.segments = {{0x7c00, vmm::Bytes(16, std::byte{0x90}), 32}};
-    check_format(image);
+    vmm::Bytes recorded = tests::golden_bytes("stream/boot-image-v1.bin");
+    const auto loaded = vmm::decode<vmm::BootImage>(recorded, 1);
+    REQUIRE(loaded);
+    CHECK(vmm::first_difference(*loaded, image) == "");
+    recorded[0] = std::byte{2};
+    CHECK_FALSE(vmm::decode<vmm::BootImage>(recorded, 1));
 }

@@ -1,0 +1,83 @@
+// What the tests of every loader do: load, look at guest memory, and expect a refusal.
+#pragma once
+
+#include <catch2/catch.hpp>
+#include <string>
+#include <string_view>
+
+#include "tests/unit/loader/images.hpp"
+#include "vmm/machine/loader.hpp"
+
+namespace tests {
+
+inline vmm::Result<vmm::BootImage> load_image(std::span<const std::byte> file, std::string_view line,
+                                              std::uint64_t mib, vmm::Bytes initrd = {}) {
+    const auto memory = ram(mib);
+    vmm::BootOptions options;
+    options.command_line = line;
+    options.initrd = std::move(initrd);
+    options.memory = memory;
+    return vmm::load_image(file, std::move(options));
+}
+
+inline vmm::BootImage loaded(const vmm::Bytes& file, std::string_view line = "", std::uint64_t mib = 64) {
+    auto image = load_image(file, line, mib);
+    INFO((image ? "" : image.error().text()));
+    REQUIRE(image);
+    return std::move(*image);
+}
+
+// The text of the refusal: one line that says `expected`.
+inline void check_refused(const vmm::Bytes& file, std::string_view expected, std::string_view line = "",
+                          std::uint64_t mib = 64) {
+    const auto image = load_image(file, line, mib);
+    INFO("expected: " << expected);
+    REQUIRE_FALSE(image);
+    INFO(image.error().text());
+    CHECK(image.error().text().find(expected) != std::string::npos);
+    CHECK(image.error().text().find('\n') == std::string::npos);
+}
+
+// A good image with `value` at `at`.
+template <std::unsigned_integral T>
+vmm::Bytes with(vmm::Bytes image, std::size_t at, T value) {
+    patch(image, at, value);
+    return image;
+}
+
+template <std::unsigned_integral T>
+T at(const vmm::BootSegment& segment, std::uint64_t gpa) {
+    REQUIRE(gpa >= segment.gpa);
+    REQUIRE(gpa - segment.gpa + sizeof(T) <= segment.data.size());
+    return vmm::load_le<T>(segment.data.data() + (gpa - segment.gpa));
+}
+
+inline std::string text_at(const vmm::BootSegment& segment, std::uint64_t gpa) {
+    std::string text;
+    for (;; ++gpa) {
+        const auto c = static_cast<char>(at<std::uint8_t>(segment, gpa));
+        if (c == 0) {
+            return text;
+        }
+        text.push_back(c);
+    }
+}
+
+// Everything that an accepted image promises to whoever places it.
+inline void check_sound(const vmm::BootImage& image, std::uint64_t mib) {
+    REQUIRE(image.segments.size() <= vmm::BootImage::kMaxSegments);
+    auto memory = vmm::GuestMemory::create(ram(mib), vmm::Backing::small);
+    REQUIRE(memory);
+    REQUIRE(vmm::place(image, *memory));
+    for (std::size_t i = 0; i < image.segments.size(); ++i) {
+        const vmm::BootSegment& a = image.segments[i];
+        const std::uint64_t a_end = a.gpa + a.data.size() + a.zero_bytes;
+        REQUIRE((a_end <= 0x9fc00 || a.gpa >= 0x100000));
+        for (std::size_t j = 0; j < i; ++j) {
+            const vmm::BootSegment& b = image.segments[j];
+            REQUIRE((a_end <= b.gpa || b.gpa + b.data.size() + b.zero_bytes <= a.gpa));
+        }
+    }
+}
+
+}  // namespace tests
