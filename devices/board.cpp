@@ -1,5 +1,6 @@
 #include "devices/board.hpp"
 
+#include "devices/acpi_power.hpp"
 #include "devices/exit_port.hpp"
 #include "devices/reset_port.hpp"
 #include "devices/rtc_cmos.hpp"
@@ -19,11 +20,15 @@ CmosMemory cmos_memory(const vmm::GuestMemory& ram) {
     return memory;
 }
 
+std::uint64_t window_of(const virtio::Config& config) {
+    return kVirtioBase + config.window * virtio::MmioTransport::kWindow;
+}
+
 Result<void> add_virtio(const virtio::Config& config, const BoardConfig& board, const BoardPorts& ports) {
     virtio::Made made = TRY(virtio::make_device(config, ports.io, board.serial_events));
     auto transport = TRY(virtio::MmioTransport::create(
         std::move(made.device), {config.id, config.window, ports.memory, ports.io, board.virtio_broken}));
-    const std::uint64_t base = kVirtioBase + config.window * virtio::MmioTransport::kWindow;
+    const std::uint64_t base = window_of(config);
     TRY(ports.mmio.insert(base, virtio::MmioTransport::kWindow, *transport));
     TRY(ports.attach_interrupt(kVirtioGsi + config.window, transport->interrupt_fd()));
     for (std::uint32_t queue = 0; queue < transport->queues(); ++queue) {
@@ -40,7 +45,24 @@ Result<void> add_virtio(const virtio::Config& config, const BoardConfig& board, 
 }  // namespace
 
 std::vector<vmm::DeviceIdentity> fixed_devices() {
-    return {{Serial16550State::id}, {RtcCmosState::id}, {ResetPortState::id}, {ExitPortState::id}};
+    return {{Serial16550State::id}, {RtcCmosState::id}, {ResetPortState::id}, {ExitPortState::id},
+            {AcpiPowerState::id}};
+}
+
+vmm::Platform describe_platform(const BoardConfig& config, std::uint32_t vcpus) {
+    vmm::Platform platform;
+    platform.vcpus = vcpus;
+    platform.com1 = {kSerialBase, kSerialGsi};
+    platform.rtc = kRtcBase;
+    platform.power.sleep_control = kAcpiPowerBase + AcpiPower::kSleepControl;
+    platform.power.sleep_status = kAcpiPowerBase + AcpiPower::kSleepStatus;
+    platform.power.reset = kAcpiPowerBase + AcpiPower::kReset;
+    platform.power.soft_off_type = AcpiPower::kSoftOff;
+    platform.power.reset_value = AcpiPower::kResetValue;
+    for (const virtio::Config& device : config.virtio) {
+        platform.virtio.push_back({window_of(device), virtio::MmioTransport::kWindow, kVirtioGsi + device.window});
+    }
+    return platform;
 }
 
 Result<Board> build_board(BoardConfig config, const BoardPorts& ports) {
@@ -59,6 +81,7 @@ Result<Board> build_board(BoardConfig config, const BoardPorts& ports) {
     TRY(add(std::make_unique<RtcCmos>(ports.clock, cmos_memory(ports.memory)), kRtcBase));
     TRY(add(std::make_unique<ResetPort>(ports.control), kResetPortBase));
     TRY(add(std::make_unique<ExitPort>(ports.control), kExitPortBase));
+    TRY(add(std::make_unique<AcpiPower>(ports.control), kAcpiPowerBase));
     for (const virtio::Config& device : config.virtio) {
         TRY(add_virtio(device, config, ports));
     }

@@ -15,6 +15,7 @@
 #include "vmm/guest/interrupt.hpp"
 #include "vmm/guest/machine_control.hpp"
 #include "vmm/guest/memory.hpp"
+#include "vmm/guest/platform.hpp"
 
 namespace devices {
 
@@ -22,6 +23,7 @@ inline constexpr std::uint64_t kResetPortBase = 0x60;
 inline constexpr std::uint64_t kRtcBase = 0x70;
 inline constexpr std::uint64_t kExitPortBase = 0xf4;
 inline constexpr std::uint64_t kSerialBase = 0x3f8;
+inline constexpr std::uint64_t kAcpiPowerBase = 0x600;
 inline constexpr unsigned kSerialGsi = 4;
 // Windows of virtio devices, one page and one line each. Their number is that of the lines that nothing else
 // on a PC uses.
@@ -63,6 +65,8 @@ struct Board {
 
 // What every board has: its devices but the virtio ones.
 std::vector<vmm::DeviceIdentity> fixed_devices();
+// What build_board() makes of `config`, as the guest is told.
+vmm::Platform describe_platform(const BoardConfig& config, std::uint32_t vcpus);
 
 // Creates every device and inserts it. After an error the machine is of no use.
 vmm::Result<Board> build_board(BoardConfig config, const BoardPorts& ports);

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "devices/acpi_power.hpp"
 #include "devices/exit_port.hpp"
 #include "devices/reset_port.hpp"
 #include "devices/rtc_cmos.hpp"
@@ -115,9 +116,10 @@ struct PortRig {
 
 using ExitRig = PortRig<devices::ExitPort, devices::ExitPortState>;
 using ResetRig = PortRig<devices::ResetPort, devices::ResetPortState>;
+using AcpiPowerRig = PortRig<devices::AcpiPower, devices::AcpiPowerState>;
 
 }  // namespace tests
 
 #define ALL_RIGS                                                                                    \
-    tests::SerialRig, tests::RtcRig, tests::ExitRig, tests::ResetRig, tests::BlkRig, tests::NetRig, \
+    tests::SerialRig, tests::RtcRig, tests::ExitRig, tests::ResetRig, tests::AcpiPowerRig, tests::BlkRig, tests::NetRig, \
         tests::ConsoleRig, tests::RngRig

@@ -66,6 +66,8 @@ Result<vmm::BootImage> load(const RunOptions& options) {
     vmm::BootOptions boot;
     boot.command_line = options.append;
     boot.memory = memory;
+    boot.platform =
+        devices::describe_platform({options.guest.serial, {}}, static_cast<std::uint32_t>(options.vcpus));
     if (!options.initrd.empty()) {
         boot.initrd = TRY(advise(vmm::read_boot_file(options.initrd, "initrd", vmm::kMaxInitrdFile),
                                  "give the path of an initramfs, or leave --initrd away"));

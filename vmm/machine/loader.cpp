@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "vmm/base/unique_fd.hpp"
+#include "vmm/machine/acpi.hpp"
 #include "vmm/machine/linux_header.hpp"
 #include "vmm/machine/loader_formats.hpp"
 
@@ -83,6 +84,8 @@ Result<BootImage> load_image(std::span<const std::byte> file, BootOptions option
     }
     BootPlan plan{line, std::move(options.initrd), BootLayout{options.memory}, {}};
     TRY(load_by_format(file, plan));
+    TRY(plan.layout.add_firmware(plan.image, kRsdpAddress, acpi_tables(options.platform, kRsdpAddress),
+                                 "ACPI tables"));
     return std::move(plan.image);
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 
+#include "vmm/guest/platform.hpp"
 #include "vmm/machine/boot_image.hpp"
 
 namespace vmm {
@@ -27,6 +28,7 @@ struct BootOptions {
     std::string_view command_line;
     Bytes initrd;                          // empty: none
     std::span<const RegionConfig> memory;  // RAM of the machine that is to run the image, in ascending order
+    Platform platform;
 };
 
 Result<BootImage> load_image(std::span<const std::byte> file, BootOptions options);

@@ -11,6 +11,9 @@
 
 namespace vmm {
 
+// Where the ACPI tables begin.
+inline constexpr std::uint64_t kRsdpAddress = kFirmwareStart;
+
 inline constexpr const char* kInitrd = "initrd";  // what errors call it
 
 // An image in the making.

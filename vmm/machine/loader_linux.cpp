@@ -9,6 +9,7 @@ namespace {
 constexpr std::uint64_t kEntryOffset = 0x200;
 
 // The zero page, struct boot_params.
+constexpr std::size_t kRsdpPointer = 0x70;
 constexpr std::size_t kE820Count = 0x1e8;
 constexpr std::size_t kTypeOfLoader = 0x210;
 constexpr std::size_t kRamdiskImage = 0x218;
@@ -67,6 +68,7 @@ Bytes zero_page(const LinuxHeader& header, const std::vector<MapEntry>& map, std
     Bytes page(kPageSize);
     const auto put = [&](std::size_t at, auto value) { store_le(page.data() + at, value); };
     std::copy(header.header.begin(), header.header.end(), page.begin() + kLinuxHeaderAt);
+    put(kRsdpPointer, kRsdpAddress);
     put(kE820Count, static_cast<std::uint8_t>(map.size()));
     put(kTypeOfLoader, kUndefinedLoader);
     put(kRamdiskImage, static_cast<std::uint32_t>(initrd.start));

@@ -29,7 +29,7 @@ Bytes start_info(std::uint64_t base, const std::vector<MapEntry>& map, std::stri
     out.put(std::uint32_t{initrd ? 1U : 0U});         // nr_modules
     out.put(initrd ? list_at : std::uint64_t{0});     // modlist_paddr
     out.put(map_at + map.size() * kMapEntryBytes);    // cmdline_paddr
-    out.put(std::uint64_t{0});                        // rsdp_paddr
+    out.put(kRsdpAddress);                            // rsdp_paddr
     out.put(map_at);                                  // memmap_paddr
     out.put(static_cast<std::uint32_t>(map.size()));  // memmap_entries
     out.put(std::uint32_t{0});                        // reserved

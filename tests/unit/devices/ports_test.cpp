@@ -1,6 +1,7 @@
 // The devices that are a port or two, and the board that puts all of them in place.
 #include <catch2/catch.hpp>
 
+#include "devices/acpi_power.hpp"
 #include "devices/board.hpp"
 #include "devices/exit_port.hpp"
 #include "devices/reset_port.hpp"
@@ -37,6 +38,42 @@ TEST_CASE("only command 0xfe resets the machine", "[devices]") {
     port.write(4, std::array<std::byte, 8>{std::byte{0xfe}});
     port.write(5, std::array<std::byte, 1>{std::byte{0xfe}});
     CHECK(control.resets == 2);
+}
+
+TEST_CASE("the ACPI power registers know soft off and reset", "[devices]") {
+    tests::FakeControl control;
+    devices::AcpiPower power{control};
+    for (unsigned value = 0; value < 0x100; ++value) {
+        out(power, devices::AcpiPower::kSleepControl, value);
+        // SLP_EN is bit 5, SLP_TYP bits 2 to 4; the others are reserved.
+        CHECK(control.power_offs == ((value & 0x3c) == 0x34 ? 1 : 0));
+        control.power_offs = 0;
+    }
+    for (unsigned value = 0; value < 0x100; ++value) {
+        out(power, devices::AcpiPower::kSleepStatus, value);
+        out(power, devices::AcpiPower::kReset, value);
+    }
+    CHECK(control.power_offs == 0);
+    CHECK(control.resets == 1);
+    power.write(1, std::array<std::byte, 8>{std::byte{0x80}, std::byte{1}, std::byte{1}});
+    CHECK(control.resets == 2);
+    CHECK(in(power, devices::AcpiPower::kSleepControl) == 0);
+    CHECK(in(power, devices::AcpiPower::kSleepStatus) == 0);
+    CHECK(in(power, devices::AcpiPower::kReset) == 0);
+}
+
+TEST_CASE("the guest is told the addresses that the board uses", "[devices]") {
+    const vmm::Platform platform = devices::describe_platform({}, 3);
+    CHECK(platform.vcpus == 3);
+    CHECK(platform.virtio.empty());
+    CHECK(platform.com1.base == 0x3f8);
+    CHECK(platform.com1.gsi == 4);
+    CHECK(platform.rtc == 0x70);
+    CHECK(platform.power.sleep_control == 0x600);
+    CHECK(platform.power.sleep_status == 0x601);
+    CHECK(platform.power.reset == 0x602);
+    CHECK(platform.power.soft_off_type == 5);
+    CHECK(platform.power.reset_value == 1);
 }
 
 TEST_CASE("the board puts every device at its address", "[devices]") {
@@ -101,5 +138,7 @@ TEST_CASE("the board puts every device at its address", "[devices]") {
     CHECK(byte[0] == std::byte{0x80});
     pio.write(0xf4, std::array<std::byte, 1>{std::byte{3}});
     CHECK(control.exits == std::vector<std::uint8_t>{3});
+    pio.write(0x602, std::array<std::byte, 1>{std::byte{1}});
+    CHECK(control.resets == 1);
     CHECK(pio.unassigned_accesses() == 0);
 }

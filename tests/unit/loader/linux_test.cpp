@@ -65,6 +65,7 @@ TEST_CASE("a bzImage starts in 64-bit mode with its zero page in RSI", "[loader]
     CHECK(kernel.zero_bytes == 0x10000 - LinuxAt::kKernelBytes);
 
     const std::uint64_t zero_page = image.rsi;
+    CHECK(at<std::uint64_t>(image, zero_page + 0x70) == 0xe0000);
     CHECK(at<std::uint8_t>(image, zero_page + 0x210) == 0xff);
     CHECK(at<std::uint32_t>(image, zero_page + 0x202) == 0x53726448);
     CHECK(at<std::uint32_t>(image, zero_page + LinuxAt::kInitSize) == 0x10000);
