@@ -8,6 +8,7 @@
 #include "vmm/machine/acpi.hpp"
 #include "vmm/machine/linux_header.hpp"
 #include "vmm/machine/loader_formats.hpp"
+#include "vmm/machine/reset_vector.hpp"
 
 namespace vmm {
 
@@ -84,6 +85,8 @@ Result<BootImage> load_image(std::span<const std::byte> file, BootOptions option
     }
     BootPlan plan{line, std::move(options.initrd), BootLayout{options.memory}, {}};
     TRY(load_by_format(file, plan));
+    TRY(plan.layout.add_firmware(plan.image, kResetVector, reset_vector(options.platform.power),
+                                 "reset vector"));
     TRY(plan.layout.add_firmware(plan.image, kRsdpAddress, acpi_tables(options.platform, kRsdpAddress),
                                  "ACPI tables"));
     return std::move(plan.image);

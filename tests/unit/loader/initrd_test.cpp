@@ -20,7 +20,7 @@ BootImage with_initrd(const Bytes& file, std::size_t size, std::uint64_t mib) {
 
 TEST_CASE("PVH has the initrd as its one module", "[loader]") {
     const BootImage image = with_initrd(pvh_image(), 5000, 5 * 1024);
-    REQUIRE(image.segments.size() == 4);
+    REQUIRE(image.segments.size() == 5);
     const BootSegment& initrd = image.segments[1];
     CHECK(initrd.gpa == 0xc0000000 - 8192);
     CHECK(initrd.data == Bytes(5000, std::byte{7}));
@@ -36,7 +36,7 @@ TEST_CASE("PVH has the initrd as its one module", "[loader]") {
 
 TEST_CASE("multiboot has the initrd as its one module", "[loader]") {
     const BootImage image = with_initrd(multiboot_elf(), 5000, 64);
-    REQUIRE(image.segments.size() == 4);
+    REQUIRE(image.segments.size() == 5);
     const BootSegment& initrd = image.segments[1];
     CHECK(initrd.gpa == (64 << 20) - 8192);
     const BootSegment& info = image.segments[2];

@@ -16,7 +16,7 @@ TEST_CASE("a PVH image starts at its note with the start information in EBX", "[
     const BootImage image = loaded(pvh_image(), "key=value second", 5 * 1024);
     CHECK(image.mode == EntryMode::protected32);
     CHECK(image.entry == PvhAt::kAddress + 4);
-    REQUIRE(image.segments.size() == 3);
+    REQUIRE(image.segments.size() == 4);
     CHECK(image.segments[0].gpa == PvhAt::kAddress);
     CHECK(image.segments[0].data.size() == PvhAt::kCodeBytes);
     CHECK(image.segments[0].data[1] == std::byte{0xc1});
@@ -125,7 +125,7 @@ TEST_CASE("segments of an ELF file share neither memory nor file bytes", "[loade
     check_refused(file, "overlap");
     const std::size_t third = table + 112;
     patch(file, third + 24, std::uint64_t{0x400000});
-    CHECK(loaded(file).segments.size() == 4);
+    CHECK(loaded(file).segments.size() == 5);
     patch(file, third + 8, std::uint64_t{0});
     patch(file, third + 32, std::uint64_t{file.size()});
     patch(file, third + 40, std::uint64_t{file.size()});
@@ -137,7 +137,7 @@ TEST_CASE("a multiboot ELF image starts at its physical entry with the informati
     CHECK(image.mode == EntryMode::protected32);
     CHECK(image.rax == 0x2badb002);
     CHECK(image.entry == MultibootAt::kAddress + 12);
-    REQUIRE(image.segments.size() == 3);
+    REQUIRE(image.segments.size() == 4);
     const BootSegment& info = image.segments[1];
     CHECK(info.gpa == image.rbx);
     CHECK(at<std::uint32_t>(info, info.gpa) == 0x245);
@@ -217,7 +217,7 @@ TEST_CASE("a flat image starts at 0:0x7c00", "[loader]") {
     const BootImage image = loaded(code);
     CHECK(image.mode == EntryMode::real16);
     CHECK(image.entry == 0x7c00);
-    REQUIRE(image.segments.size() == 2);
+    REQUIRE(image.segments.size() == 3);
     CHECK(image.segments[0].gpa == 0x7c00);
     CHECK(image.segments[0].data == code);
     CHECK(loaded(Bytes(0x9fc00 - 0x7c00)).segments[0].data.size() == 0x98000);
@@ -229,19 +229,24 @@ TEST_CASE("a flat image starts at 0:0x7c00", "[loader]") {
     check_refused(linux_image, "64-bit entry");
 }
 
-TEST_CASE("every image has the ACPI tables where a BIOS would be", "[loader]") {
+TEST_CASE("every image has ACPI tables and a reset vector where a BIOS would be", "[loader]") {
     for (const Bytes& file : {pvh_image(), multiboot_elf(), linux_image(), Bytes(512, std::byte{0xf4})}) {
         const BootImage image = loaded(file);
         const BootSegment& tables = image.segments.back();
         CHECK(tables.gpa == 0xe0000);
         CHECK(at<std::uint64_t>(tables, tables.gpa) == 0x2052545020445352);  // "RSD PTR "
+        const BootSegment& vector = image.segments[image.segments.size() - 2];
+        CHECK(vector.gpa == 0xffff0);
+        // mov dx, 0x602; mov al, 1; out dx, al; and wait there.
+        CHECK(at<std::uint64_t>(vector, vector.gpa) == 0xfeebee01b00602ba);
+        CHECK(vector.data.size() == 8);
     }
 }
 
 TEST_CASE("a command line that does not fit is refused", "[loader]") {
     const std::string longest(vmm::kMaxCommandLine, 'x');
-    CHECK(loaded(pvh_image(), longest).segments.size() == 3);
-    CHECK(loaded(multiboot_elf(), longest).segments.size() == 3);
+    CHECK(loaded(pvh_image(), longest).segments.size() == 4);
+    CHECK(loaded(multiboot_elf(), longest).segments.size() == 4);
     check_refused(pvh_image(), "command line", longest + "x");
     check_refused(pvh_image(), "command line", std::string_view{"a\0b", 3});
 }

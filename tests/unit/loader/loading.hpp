@@ -17,6 +17,8 @@ inline vmm::Result<vmm::BootImage> load_image(std::span<const std::byte> file, s
     options.command_line = line;
     options.initrd = std::move(initrd);
     options.memory = memory;
+    options.platform.power.reset = 0x602;
+    options.platform.power.reset_value = 1;
     return vmm::load_image(file, std::move(options));
 }
 
