@@ -7,7 +7,9 @@
 #include <mutex>
 #include <thread>
 
+#include "tests/unit/loader/images.hpp"
 #include "vmm/machine/lifecycle.hpp"
+#include "vmm/machine/loader.hpp"
 #include "vmm/state/describe.hpp"
 
 using Reason = vmm::GuestEnd::Reason;
@@ -62,10 +64,36 @@ class Ports final : public vmm::BusDevice {
     std::string text_;
 };
 
+vmm::Bytes bytes_of(const std::vector<int>& code) {
+    vmm::Bytes bytes;
+    for (const int byte : code) {
+        bytes.push_back(static_cast<std::byte>(byte));
+    }
+    return bytes;
+}
+
+vmm::BootImage image_of(const std::vector<int>& code, vmm::EntryMode mode) {
+    vmm::BootImage image;
+    image.mode = mode;
+    image.entry = kEntry;
+    image.segments.push_back({kEntry, bytes_of(code), 0});
+    return image;
+}
+
+// As a loader makes it of `file`; the reset register is Ports' own.
+vmm::BootImage loaded(const vmm::Bytes& file) {
+    const std::vector<vmm::RegionConfig> memory = vmm::pc_memory_map(kRam);
+    vmm::BootOptions options;
+    options.memory = memory;
+    options.platform.power.reset = 0x64;
+    return must(vmm::load_image(file, std::move(options)));
+}
+
 struct Guest {
-    explicit Guest(std::vector<int> code, vmm::EntryMode mode = vmm::EntryMode::real16,
+    explicit Guest(const std::vector<int>& code, vmm::EntryMode mode = vmm::EntryMode::real16,
                    std::uint32_t vcpus = 1)
-        : kvm(must(vmm::Kvm::open())) {
+        : Guest(image_of(code, mode), vcpus) {}
+    explicit Guest(vmm::BootImage image, std::uint32_t vcpus = 1) : kvm(must(vmm::Kvm::open())) {
         vmm::MachineConfig config;
         config.name = "smoke";
         config.ram_bytes = kRam;
@@ -73,14 +101,6 @@ struct Guest {
         machine = must(vmm::Machine::create(kvm, config));
         ports.emplace(machine->control());
         REQUIRE(machine->ports().insert(0, 0x100, *ports));
-        vmm::BootImage image;
-        image.mode = mode;
-        image.entry = kEntry;
-        vmm::Bytes bytes;
-        for (const int byte : code) {
-            bytes.push_back(static_cast<std::byte>(byte));
-        }
-        image.segments.push_back({kEntry, bytes, 0});
         machine->set_boot_image(std::move(image));
         lifecycle = must(vmm::Lifecycle::create(*machine));
     }
@@ -298,6 +318,36 @@ TEST_CASE("a reset starts the guest again from its boot image") {
     CHECK(end.reason == Reason::exit_port);
     CHECK(guest.lifecycle->resets() == 2);
     CHECK((guest.word(0x600) & 0xff) == 3);
+}
+
+TEST_CASE("a bzImage starts in 64-bit mode with its zero page, after a reset too") {
+    // inc byte [0x600]; cmp byte [0x600],2; je E; out 0x64,al; jmp self;
+    // E: cmp dword [rsi+0x202],"HdrS"; mov al,0x10; je F; mov al,0x11; F: out 0xf4,al
+    const vmm::Bytes code =
+        bytes_of({0xfe, 0x04, 0x25, 0x00, 0x06, 0x00, 0x00, 0x80, 0x3c, 0x25, 0x00, 0x06, 0x00,
+                  0x00, 0x02, 0x74, 0x04, 0xe6, 0x64, 0xeb, 0xfe, 0x81, 0xbe, 0x02, 0x02, 0x00,
+                  0x00, 0x48, 0x64, 0x72, 0x53, 0xb0, 0x10, 0x74, 0x02, 0xb0, 0x11, 0xe6, 0xf4});
+    vmm::Bytes file = tests::linux_image();
+    tests::patch(file, tests::LinuxAt::kPreferredAddress, std::uint64_t{0x200000});
+    std::copy(code.begin(), code.end(), file.begin() + tests::LinuxAt::kKernel + 0x200);
+    Guest guest{loaded(file)};
+    guest.start();
+    const vmm::GuestEnd end = guest.lifecycle->wait_end();
+    INFO(end.text);
+    CHECK(end.reason == Reason::exit_port);
+    CHECK(end.value == 0x10);
+    CHECK(guest.lifecycle->resets() == 1);
+}
+
+TEST_CASE("a jump to the reset vector resets the guest") {
+    // inc byte [0x600]; cmp byte [0x600],2; je E; jmp 0xf000:0xfff0; E: mov al,0x10; out 0xf4,al
+    Guest guest{loaded(bytes_of({0xfe, 0x06, 0x00, 0x06, 0x80, 0x3e, 0x00, 0x06, 0x02, 0x74,
+                                 0x05, 0xea, 0xf0, 0xff, 0x00, 0xf0, 0xb0, 0x10, 0xe6, 0xf4}))};
+    guest.start();
+    const vmm::GuestEnd end = guest.lifecycle->wait_end();
+    INFO(end.text);
+    CHECK(end.reason == Reason::exit_port);
+    CHECK(guest.lifecycle->resets() == 1);
 }
 
 TEST_CASE("a triple fault in protected mode resets the guest") {
