@@ -135,6 +135,13 @@ def paths_are_checked_at_the_start(options):
                 check(words in text, f"{start} {bad}: {text}")
             for option in ("--control", "--state-dir"):
                 check(option in complaint(bed.a, *start, option, "", status=2), f"{start} {option}: not named")
+        for path, words in (("/nonexistent/i", "leave --initrd away"), (bed.directory, "not a regular file"),
+                            (bed.directory / "file", "the file is empty")):
+            text = complaint(bed.a, "run", image, "--initrd", path)
+            check(words in text, f"--initrd {path}: {text}")
+        text = complaint(bed.a, "run", bed.guests / "flat16.bin", "--initrd", image)
+        check("takes no initrd" in text, text)
+        check("--initrd" in complaint(bed.a, "run", image, "--initrd", "", status=2), "--initrd: not named")
         # A directory whose sockets have too long a name is tried once, not for every number behind the name.
         deep = bed.directory / ("d" * 100)
         deep.mkdir()
