@@ -124,7 +124,9 @@ void add_run(Commands& commands) {
         [](const std::string& text) { return parse_count(text, 1, vmm::MachineConfig::kMaxVcpus); },
         "Number of vCPUs (1)");
     app->add_option("--append", options->append, "Command line of the guest");
-    app->add_option("--initrd", options->initrd, "Initial RAM disk of the guest: a file of at most 384 MiB")
+    app->add_option(
+           "--initrd", options->initrd,
+           fmt::format("Initial RAM disk of the guest, of at most {} MiB", vmm::kMaxInitrdFile >> 20))
         ->check(not_empty);
     add_guest_options(app, options->name, options->guest, DeviceSide::run);
     app->callback([&commands, options] {

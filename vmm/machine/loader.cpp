@@ -77,6 +77,17 @@ Result<void> load_by_format(std::span<const std::byte> file, BootPlan& plan) {
 
 }  // namespace
 
+Result<Module> add_initrd(BootPlan& plan, std::uint64_t end) {
+    if (plan.initrd.empty()) {
+        return Module{};
+    }
+    const std::string what = "initrd";
+    const std::uint64_t size = plan.initrd.size();
+    const std::uint64_t start = TRY(plan.layout.find_below(end, size, what));
+    TRY(plan.layout.add(plan.image, start, std::move(plan.initrd), size, what));
+    return Module{start, size};
+}
+
 Result<BootImage> load_image(std::span<const std::byte> file, BootOptions options) {
     const std::string_view line = options.command_line;
     if (line.size() > kMaxCommandLine || line.find('\0') != std::string_view::npos) {

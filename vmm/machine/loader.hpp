@@ -17,9 +17,10 @@ namespace vmm {
 
 // Without the terminating zero. A kernel may take less.
 inline constexpr std::size_t kMaxCommandLine = 4095;
-// Together less than what of an image can move with its guest (1 GiB).
 inline constexpr std::size_t kMaxImageFile = std::size_t{512} << 20;
 inline constexpr std::size_t kMaxInitrdFile = std::size_t{384} << 20;
+// What they become moves with the guest in one piece.
+static_assert(kMaxImageFile + kMaxInitrdFile < BootSegment::kMaxBytes);
 
 // The whole of a regular file of at most `limit` bytes; errors call it a `what`.
 Result<Bytes> read_boot_file(const std::string& path, std::string_view what, std::size_t limit);

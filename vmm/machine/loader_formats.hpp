@@ -14,8 +14,6 @@ namespace vmm {
 // Where the ACPI tables begin.
 inline constexpr std::uint64_t kRsdpAddress = kFirmwareStart;
 
-inline constexpr const char* kInitrd = "initrd";  // what errors call it
-
 // An image in the making.
 struct BootPlan {
     std::string_view command_line;
@@ -23,6 +21,14 @@ struct BootPlan {
     BootLayout layout;
     BootImage image;
 };
+
+// Where the initrd is; of size 0: there is none.
+struct Module {
+    std::uint64_t start = 0;
+    std::uint64_t size = 0;
+};
+// Takes the initrd out of the plan and puts it as high as it can be below `end`.
+Result<Module> add_initrd(BootPlan& plan, std::uint64_t end);
 
 // PVH: the file has an entry note.
 Result<void> load_pvh(const ElfFile& elf, BootPlan& plan);

@@ -61,8 +61,9 @@ Result<void> BootLayout::add_firmware(BootImage& image, std::uint64_t gpa, Bytes
                                       const std::string& what) {
     if (gpa < kFirmwareStart || gpa > firmware_end_ || data.size() > firmware_end_ - gpa) {
         return fail(Code::invalid,
-                    "{}: no room for {} bytes at {:#x}; give the machine 1 MiB or fewer devices", what,
-                    data.size(), gpa);
+                    "{}: {} bytes at {:#x} do not fit the firmware area, which ends at {:#x}; give the "
+                    "machine fewer devices, or 1 MiB of memory",
+                    what, data.size(), gpa, firmware_end_);
     }
     const std::uint64_t size = data.size();
     return claim(image, gpa, std::move(data), size, what);
@@ -104,8 +105,8 @@ Result<std::uint64_t> BootLayout::find_below(std::uint64_t end, std::uint64_t si
             top = other->start;
         }
     }
-    return fail(Code::invalid, "{}: no room for {} bytes of RAM below {:#x}; give the machine more memory",
-                what, size, end);
+    return fail(Code::invalid, "{}: no room for {} bytes of RAM below {:#x}; {}", what, size, end,
+                end <= kLowMemoryEnd ? "link the image at 1 MiB or above" : "give the machine more memory");
 }
 
 bool BootLayout::covers(std::uint64_t gpa) const {

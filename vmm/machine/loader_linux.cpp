@@ -57,14 +57,9 @@ Bytes descriptor_table() {
     return table;
 }
 
-struct Range {
-    std::uint64_t start = 0;
-    std::uint64_t size = 0;
-};
-
 // All addresses are below 4 GiB, and the map has few entries.
 Bytes zero_page(const LinuxHeader& header, const std::vector<MapEntry>& map, std::uint64_t command_line,
-                const Range& initrd) {
+                const Module& initrd) {
     Bytes page(kPageSize);
     const auto put = [&](std::size_t at, auto value) { store_le(page.data() + at, value); };
     std::copy(header.header.begin(), header.header.end(), page.begin() + kLinuxHeaderAt);
@@ -84,22 +79,12 @@ Bytes zero_page(const LinuxHeader& header, const std::vector<MapEntry>& map, std
     return page;
 }
 
-// Where there is room in low memory, for what `make` puts there.
+// Puts what `make` makes for an address at that address, in low memory; the address.
 template <typename Make>
 Result<std::uint64_t> add_boot_data(BootPlan& plan, std::uint64_t size, const std::string& what, Make make) {
     const std::uint64_t base = TRY(plan.layout.find_below(kBootDataEnd, size, what));
     TRY(plan.layout.add(plan.image, base, make(base), size, what));
     return base;
-}
-
-Result<Range> add_initrd(BootPlan& plan, std::uint64_t end) {
-    if (plan.initrd.empty()) {
-        return Range{};
-    }
-    const std::uint64_t size = plan.initrd.size();
-    const std::uint64_t start = TRY(plan.layout.find_below(end, size, kInitrd));
-    TRY(plan.layout.add(plan.image, start, std::move(plan.initrd), size, kInitrd));
-    return Range{start, size};
 }
 
 }  // namespace
@@ -111,9 +96,13 @@ Result<void> load_linux(std::span<const std::byte> file, BootPlan& plan) {
         return fail(Code::invalid, "command line: {} bytes, and this kernel takes {}; shorten --append",
                     line.size(), header.command_line_size);
     }
+    if (header.init_size <= kEntryOffset) {
+        return fail(Code::invalid, "Linux kernel: {} bytes do not reach its entry at {:#x}; it is truncated",
+                    header.init_size, kEntryOffset);
+    }
     BootImage& image = plan.image;
     TRY(plan.layout.add(image, header.load_address, header.kernel, header.init_size, "Linux kernel"));
-    const Range initrd = TRY(add_initrd(plan, header.initrd_end));
+    const Module initrd = TRY(add_initrd(plan, header.initrd_end));
     const std::uint64_t line_at = TRY(add_boot_data(plan, line.size() + 1, "command line", [&](auto) {
         Bytes text(line.size() + 1);
         std::copy_n(std::as_bytes(std::span{line}).begin(), line.size(), text.begin());
@@ -121,10 +110,6 @@ Result<void> load_linux(std::span<const std::byte> file, BootPlan& plan) {
     }));
     image.mode = EntryMode::long64;
     image.entry = header.load_address + kEntryOffset;
-    if (!plan.layout.covers(image.entry)) {
-        return fail(Code::invalid, "Linux kernel: {} bytes do not reach its entry at {:#x}; it is truncated",
-                    header.kernel.size(), kEntryOffset);
-    }
     image.rsi = TRY(add_boot_data(plan, kPageSize, "Linux zero page", [&](auto) {
         return zero_page(header, plan.layout.map(), line_at, initrd);
     }));

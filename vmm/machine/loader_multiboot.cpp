@@ -37,23 +37,19 @@ std::uint32_t in_kib(std::uint64_t bytes) {
     return static_cast<std::uint32_t>(bytes / 1024);
 }
 
-struct Module {
-    std::uint32_t start;
-    std::uint32_t end;
-};
-
 // The information structure, the module list, the memory map, the command line and our name, as they lie at
 // `base`, which is below 1 MiB: every address fits 32 bits.
 Bytes information(std::uint64_t base, const std::vector<MapEntry>& map, std::string_view command_line,
-                  const std::optional<Module>& initrd) {
+                  const Module& initrd) {
+    const bool has_module = initrd.size != 0;
     const auto modules_at = static_cast<std::uint32_t>(base + kInfoBytes);
-    const std::uint32_t map_at = modules_at + (initrd ? kModuleBytes : 0);
+    const std::uint32_t map_at = modules_at + (has_module ? kModuleBytes : 0);
     const auto map_bytes = static_cast<std::uint32_t>(map.size() * kMapEntryBytes);
     const std::uint32_t line_at = map_at + map_bytes;
     const auto name_at = static_cast<std::uint32_t>(line_at + command_line.size() + 1);
     Bytes bytes(kInfoBytes);
     const auto put = [&](std::size_t at, std::uint32_t value) { store_le(bytes.data() + at, value); };
-    put(0, kInfoMemory | kInfoCommandLine | (initrd ? kInfoModules : 0) | kInfoMap | kInfoLoaderName);
+    put(0, kInfoMemory | kInfoCommandLine | (has_module ? kInfoModules : 0) | kInfoMap | kInfoLoaderName);
     for (const MapEntry& entry : map) {
         if (entry.type == MapEntry::Type::ram && entry.start == 0) {
             put(4, in_kib(entry.size));  // mem_lower
@@ -62,15 +58,15 @@ Bytes information(std::uint64_t base, const std::vector<MapEntry>& map, std::str
         }
     }
     put(16, line_at);
-    put(20, initrd ? 1 : 0);
+    put(20, has_module ? 1 : 0);
     put(24, modules_at);
     put(44, map_bytes);
     put(48, map_at);
     put(64, name_at);
     ByteWriter out{bytes};
-    if (initrd) {
-        out.put(initrd->start);
-        out.put(initrd->end);
+    if (has_module) {
+        out.put(static_cast<std::uint32_t>(initrd.start));
+        out.put(static_cast<std::uint32_t>(initrd.start + initrd.size));
         out.put(std::uint32_t{0});  // string: none
         out.put(std::uint32_t{0});  // reserved
     }
@@ -177,13 +173,7 @@ Result<void> load_multiboot(std::span<const std::byte> file, std::size_t header_
     }
     image.mode = EntryMode::protected32;
     image.rax = kLoaderMagic;
-    std::optional<Module> initrd;
-    if (!plan.initrd.empty()) {
-        const std::uint64_t size = plan.initrd.size();
-        const std::uint64_t start = TRY(layout.find_below(k4GiB, size, kInitrd));
-        initrd = Module{static_cast<std::uint32_t>(start), static_cast<std::uint32_t>(start + size)};
-        TRY(layout.add(image, start, std::move(plan.initrd), size, kInitrd));
-    }
+    const Module initrd = TRY(add_initrd(plan, k4GiB));
     const std::string what = "multiboot information";
     const std::uint64_t base =
         TRY(layout.find_low(information(0, layout.map(), plan.command_line, initrd).size(), what));

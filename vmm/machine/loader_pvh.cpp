@@ -11,31 +11,27 @@ constexpr std::size_t kStartBytes = 56;
 constexpr std::size_t kMapEntryBytes = 24;
 constexpr std::size_t kModuleBytes = 32;
 
-struct Module {
-    std::uint64_t address;
-    std::uint64_t size;
-};
-
 // hvm_start_info, the module list, the memory map and the command line, as they lie at `base`.
 Bytes start_info(std::uint64_t base, const std::vector<MapEntry>& map, std::string_view command_line,
-                 const std::optional<Module>& initrd) {
+                 const Module& initrd) {
+    const bool has_module = initrd.size != 0;
     const std::uint64_t list_at = base + kStartBytes;
-    const std::uint64_t map_at = list_at + (initrd ? kModuleBytes : 0);
+    const std::uint64_t map_at = list_at + (has_module ? kModuleBytes : 0);
     Bytes bytes;
     ByteWriter out{bytes};
     out.put(kStartMagic);
     out.put(kStartVersion);
-    out.put(std::uint32_t{0});                        // flags
-    out.put(std::uint32_t{initrd ? 1U : 0U});         // nr_modules
-    out.put(initrd ? list_at : std::uint64_t{0});     // modlist_paddr
-    out.put(map_at + map.size() * kMapEntryBytes);    // cmdline_paddr
-    out.put(kRsdpAddress);                            // rsdp_paddr
-    out.put(map_at);                                  // memmap_paddr
-    out.put(static_cast<std::uint32_t>(map.size()));  // memmap_entries
-    out.put(std::uint32_t{0});                        // reserved
-    if (initrd) {
-        out.put(initrd->address);
-        out.put(initrd->size);
+    out.put(std::uint32_t{0});                         // flags
+    out.put(std::uint32_t{has_module ? 1U : 0U});      // nr_modules
+    out.put(has_module ? list_at : std::uint64_t{0});  // modlist_paddr
+    out.put(map_at + map.size() * kMapEntryBytes);     // cmdline_paddr
+    out.put(kRsdpAddress);                             // rsdp_paddr
+    out.put(map_at);                                   // memmap_paddr
+    out.put(static_cast<std::uint32_t>(map.size()));   // memmap_entries
+    out.put(std::uint32_t{0});                         // reserved
+    if (has_module) {
+        out.put(initrd.start);
+        out.put(initrd.size);
         out.put(std::uint64_t{0});  // cmdline_paddr
         out.put(std::uint64_t{0});  // reserved
     }
@@ -65,13 +61,8 @@ Result<void> load_pvh(const ElfFile& elf, BootPlan& plan) {
     if (image.entry > UINT32_MAX || !layout.covers(image.entry)) {
         return fail(Code::invalid, "PVH entry note: {:#x} is in no segment; rebuild the image", image.entry);
     }
-    std::optional<Module> initrd;
-    if (!plan.initrd.empty()) {
-        // Linux takes 32 bits of the address (arch/x86/platform/pvh/enlighten.c).
-        const std::uint64_t size = plan.initrd.size();
-        initrd = Module{TRY(layout.find_below(k4GiB, size, kInitrd)), size};
-        TRY(layout.add(image, initrd->address, std::move(plan.initrd), size, kInitrd));
-    }
+    // Linux takes 32 bits of the address (arch/x86/platform/pvh/enlighten.c).
+    const Module initrd = TRY(add_initrd(plan, k4GiB));
     const std::string what = "PVH start information";
     const std::uint64_t base =
         TRY(layout.find_low(start_info(0, layout.map(), plan.command_line, initrd).size(), what));
