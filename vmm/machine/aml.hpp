@@ -3,11 +3,27 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string_view>
 
 #include "vmm/base/bytes.hpp"
 
 namespace vmm {
+
+// Resource descriptors one after another.
+class AmlResources {
+  public:
+    const Bytes& bytes() const { return bytes_; }
+
+    void memory32_fixed(std::uint32_t base, std::uint32_t size);
+    // A range of ports decoded with 16 bits.
+    void io(std::uint16_t base, std::uint8_t count);
+    // Level-triggered, active high, exclusive.
+    void interrupt(std::uint32_t gsi);
+
+  private:
+    Bytes bytes_;
+};
 
 // Terms one after another; those with terms inside take these as an AmlWriter's bytes.
 class AmlWriter {
@@ -21,7 +37,7 @@ class AmlWriter {
     void name(std::string_view name, std::string_view value);
     void name_package(std::string_view name, std::initializer_list<std::uint64_t> values);
     // A buffer of resource descriptors, with their end tag.
-    void name_resources(std::string_view name, const class AmlResources& resources);
+    void name_resources(std::string_view name, const AmlResources& resources);
 
   private:
     void name_string(std::string_view name);
@@ -29,20 +45,6 @@ class AmlWriter {
     // The length of what follows, itself included, and what follows.
     void package(const Bytes& content);
 
-    Bytes bytes_;
-};
-
-class AmlResources {
-  public:
-    const Bytes& bytes() const { return bytes_; }
-
-    void memory32_fixed(std::uint32_t base, std::uint32_t size);
-    // A range of ports decoded with 16 bits.
-    void io(std::uint16_t base, std::uint8_t count);
-    // Level-triggered, active high, exclusive.
-    void interrupt(std::uint32_t gsi);
-
-  private:
     Bytes bytes_;
 };
 

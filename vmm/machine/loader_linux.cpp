@@ -1,4 +1,6 @@
 // Linux bzImage by the 64-bit boot protocol (Linux documentation, arch/x86/boot.rst and zero-page.rst).
+#include <algorithm>
+
 #include "vmm/machine/linux_header.hpp"
 #include "vmm/machine/loader_formats.hpp"
 
