@@ -59,15 +59,16 @@ Result<std::string> open_control(GuestProcess& process, const RunOptions& option
     }
 }
 
-Result<vmm::BootImage> load(const RunOptions& options) {
+Result<vmm::BootImage> load(const RunOptions& options, const std::vector<devices::virtio::Config>& virtio) {
     const vmm::Bytes file = TRY(advise(vmm::read_boot_file(options.image, "image", vmm::kMaxImageFile),
                                        "give the path of a kernel or of a guest of ours"));
     const std::vector<vmm::RegionConfig> memory = vmm::pc_memory_map(options.memory);
     vmm::BootOptions boot;
     boot.command_line = options.append;
     boot.memory = memory;
-    boot.platform =
-        devices::describe_platform({options.guest.serial, {}}, static_cast<std::uint32_t>(options.vcpus));
+    devices::BoardConfig board;
+    board.virtio = virtio;
+    boot.platform = devices::describe_platform(board, static_cast<std::uint32_t>(options.vcpus));
     if (!options.initrd.empty()) {
         boot.initrd = TRY(advise(vmm::read_boot_file(options.initrd, "initrd", vmm::kMaxInitrdFile),
                                  "give the path of an initramfs, or leave --initrd away"));
@@ -84,7 +85,7 @@ Result<int> run(const RunOptions& options, migration::EventSink* extra) {
     std::vector<devices::virtio::Config> virtio = options.guest.devices;
     TRY(place_devices(virtio));
     TRY(check_devices(virtio));
-    vmm::BootImage image = TRY(load(options));
+    vmm::BootImage image = TRY(load(options, virtio));
     EndSignals signals = TRY(EndSignals::block());
     const std::unique_ptr<GuestProcess> process =
         TRY(GuestProcess::create(options.guest, std::move(signals), extra));

@@ -141,7 +141,7 @@ Bytes madt(const Platform& platform) {
 AmlWriter serial_port(const SerialPort& port) {
     AmlResources resources;
     resources.io(port.base, 8);
-    resources.interrupt(port.gsi);
+    resources.interrupt(port.gsi, AmlResources::Trigger::level);
     AmlWriter device;
     device.name("_HID", "PNP0501");  // 16550A-compatible
     device.name("_UID", 1);
@@ -163,7 +163,7 @@ AmlWriter virtio(const MmioWindow& window, std::uint64_t uid) {
     AmlResources resources;
     resources.memory32_fixed(static_cast<std::uint32_t>(window.base),
                              static_cast<std::uint32_t>(window.size));
-    resources.interrupt(window.gsi);
+    resources.interrupt(window.gsi, AmlResources::Trigger::edge);
     AmlWriter device;
     device.name("_HID", "LNRO0005");  // virtio over MMIO, as Linux's virtio_mmio knows it
     device.name("_UID", uid);

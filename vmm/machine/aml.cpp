@@ -30,8 +30,9 @@ constexpr std::uint8_t kMemory32Fixed = 0x86;
 constexpr std::uint8_t kExtendedInterrupt = 0x89;
 constexpr std::uint8_t kWritable = 1U << 0;
 constexpr std::uint8_t kDecode16 = 1U << 0;
-// Edge, active low and shared are the other bits, all clear.
+// Active low and shared are the other bits, clear.
 constexpr std::uint8_t kConsumer = 1U << 0;
+constexpr std::uint8_t kEdge = 1U << 1;
 
 constexpr std::size_t kSegment = 4;
 
@@ -164,11 +165,11 @@ void AmlResources::io(std::uint16_t base, std::uint8_t count) {
     out.put(count);
 }
 
-void AmlResources::interrupt(std::uint32_t gsi) {
+void AmlResources::interrupt(std::uint32_t gsi, Trigger trigger) {
     ByteWriter out{bytes_};
     out.put(kExtendedInterrupt);
     out.put(std::uint16_t{6});  // bytes that follow
-    out.put(kConsumer);
+    out.put(static_cast<std::uint8_t>(kConsumer | (trigger == Trigger::edge ? kEdge : 0)));
     out.put(std::uint8_t{1});  // one interrupt
     out.put(gsi);
 }

@@ -18,8 +18,9 @@ class AmlResources {
     void memory32_fixed(std::uint32_t base, std::uint32_t size);
     // A range of ports decoded with 16 bits.
     void io(std::uint16_t base, std::uint8_t count);
-    // Level-triggered, active high, exclusive.
-    void interrupt(std::uint32_t gsi);
+    enum class Trigger : std::uint8_t { level, edge };
+    // Active high, exclusive.
+    void interrupt(std::uint32_t gsi, Trigger trigger);
 
   private:
     Bytes bytes_;

@@ -142,7 +142,7 @@ TEST_CASE("the DSDT has a node for each device", "[machine]") {
     CHECK(count(dsdt, "PNP0501") == 1);
     CHECK(count(dsdt, "PNP0B00") == 1);
     const Bytes last =
-        hex({0x86, 9, 0, 1, 0x00, 0x70, 0x00, 0xd0, 0x00, 0x10, 0, 0, 0x89, 6, 0, 1, 1, 23, 0, 0, 0});
+        hex({0x86, 9, 0, 1, 0x00, 0x70, 0x00, 0xd0, 0x00, 0x10, 0, 0, 0x89, 6, 0, 3, 1, 23, 0, 0, 0});
     CHECK(count(dsdt, {reinterpret_cast<const char*>(last.data()), last.size()}) == 1);
     const Bytes soft_off = hex({0x08, '\\', '_', 'S', '5', '_', 0x12, 7, 4, 0x0a, 5, 0, 0, 0});
     CHECK(count(dsdt, {reinterpret_cast<const char*>(soft_off.data()), soft_off.size()}) == 1);
