@@ -33,7 +33,7 @@ def main():
     parser.add_argument("test", nargs="+", help="a script beside this one, with its arguments, as one word")
     options = parser.parse_args()
     try:
-        cache = amdv_host.Cache(options.build / "amdv")
+        cache = amdv_host.Cache(options.build)
     except amdv_host.Unavailable as reason:
         print(f"skipped: {reason}")
         sys.exit(SKIP)

@@ -11,59 +11,31 @@ import mmap
 import os
 import shutil
 import signal
-import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
-NEEDED = {"qemu-system-x86_64": "qemu-system-x86", "cpio": "cpio", "lz4": "lz4", "dpkg-deb": "dpkg",
-          "apt-get": "apt", "/bin/busybox": "busybox-static"}
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "guest-images" / "linux"))
+import debian_kernel  # noqa: E402
+
+NEEDED = {"qemu-system-x86_64": "qemu-system-x86"}
 # With what each needs: the guest's modprobe loads them in order.
 MODULES = ("kvm-amd", "virtio_mmio", "virtio_net", "virtio_console", "tun", "veth", "bridge", "sch_netem", "tls")
 MEMORY_MIB = 2048
 STATUS = "amdv-host: status "
-KERNEL_PAYLOAD_FIELDS = 0x248  # payload_offset, payload_length (Linux documentation, arch/x86/boot.rst)
 PR_SET_PDEATHSIG = 1
 PYTHON_LEFT_OUT = {"test", "idlelib", "lib2to3", "pydoc_data", "tkinter", "ensurepip", "distutils"}
 
-INIT = """#!/bin/busybox sh
-export PATH=/bin:/usr/bin:/sbin:/usr/sbin HOME=/root
-/bin/busybox mount -t proc proc /proc
-/bin/busybox mount -t sysfs sysfs /sys
-/bin/busybox mount -t devtmpfs dev /dev
-/bin/busybox --install -s /bin
-mkdir -p /dev/shm /dev/pts
-mount -t tmpfs shm /dev/shm
-mount -t devpts pts /dev/pts
-mount -t tmpfs tmp /tmp
-mount -t tmpfs -o mode=0755 run /run
-ip link set lo up
-modprobe kvm-amd
-stty -F /dev/ttyS0 raw -echo
-/bin/sh /command </dev/null
-echo; echo "{status}$?"
-poweroff -f
-""".format(status=STATUS)
-
-
-class Unavailable(Exception):
-    """Why there can be no such host here."""
+INIT = Path(__file__).with_name("amdv_init")
+Unavailable = debian_kernel.Unavailable
 
 
 def why_not():
     """Why no such host can be made on this machine; empty when it can."""
-    missing = sorted({package for program, package in NEEDED.items() if shutil.which(program) is None})
-    return f"needs the Debian packages {', '.join(missing)}" if missing else ""
-
-
-def run(*command, **options):
-    try:
-        return subprocess.run([str(word) for word in command], check=True, capture_output=True, **options).stdout
-    except subprocess.CalledProcessError as error:
-        raise Unavailable(f"{' '.join(map(str, command[:3]))} failed: {error.stderr.decode(errors='replace')[-400:]}") \
-            from None
+    return debian_kernel.why_not(NEEDED | debian_kernel.NEEDED)
 
 
 def tsc_khz():
@@ -83,90 +55,29 @@ def tsc_khz():
     return min(measure() for _ in range(3))
 
 
-def pack(directory, archive):
-    """A directory as a cpio archive that the kernel unpacks over what it has."""
-    names = run("find", ".", "-mindepth", "1", "-print0", cwd=directory)
-    archive.write_bytes(run("cpio", "--null", "--create", "--format=newc", "--quiet", cwd=directory, input=names))
-
-
-def unpacked_kernel(image):
-    """The ELF file inside a bzImage."""
-    content = image.read_bytes()
-    setup_bytes = ((content[0x1f1] or 4) + 1) * 512
-    offset, length = struct.unpack_from("<II", content, KERNEL_PAYLOAD_FIELDS)
-    payload = content[setup_bytes + offset:setup_bytes + offset + length]
-    # The last four bytes are the unpacked size; lz4 complains about them, after it has unpacked the rest.
-    elf = run("lz4", "-dc", input=payload[:-4])
-    if not elf.startswith(b"\x7fELF"):
-        raise Unavailable(f"{image} is not packed as Debian 12 packs kernels")
-    return elf
-
-
-def copy_modules(tree, target):
-    version = next((tree / "lib/modules").iterdir()).name
-    source = tree / "lib/modules" / version
-    run("busybox", "depmod", "-b", tree, version)
-    depends = {}
-    for line in (source / "modules.dep").read_text().splitlines():
-        path, needs = line.split(":", 1)
-        depends[path] = needs.split()
-    paths = {Path(path).name.removesuffix(".ko").replace("-", "_"): path for path in depends}
-    root = target / "lib/modules" / version
-    for name in MODULES:
-        path = paths.get(name.replace("-", "_"))
-        if path is None:
-            continue  # built into this kernel
-        for needed in (path, *depends[path]):
-            (root / needed).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source / needed, root / needed)
-    for name in ("modules.builtin", "modules.order"):
-        shutil.copy(source / name, root / name)
-    run("busybox", "depmod", "-b", target, version)
-
-
-def download_kernel(directory):
-    """The .deb of Debian's cloud kernel."""
-
-    def download():
-        depends = run("apt-cache", "depends", "--important", "linux-image-cloud-amd64").decode()
-        run("apt-get", "download", depends.split("Depends: ")[1].split()[0], cwd=directory)
-
-    try:
-        download()
-    except (Unavailable, IndexError):
-        run("apt-get", "update")  # the lists are missing, or older than the archive
-        download()
-    return next(directory.glob("*.deb"))
-
-
 class Cache:
     """The kernel and the base initramfs, made when they are not there yet."""
 
-    def __init__(self, directory):
+    def __init__(self, build):
         reason = why_not()
         if reason:
             raise Unavailable(reason)
-        self.directory = Path(directory)
-        self.kernel = self.directory / "vmlinux"
+        kernel = debian_kernel.Kernel(Path(build) / "debian-kernel")
+        self.directory = Path(build) / "amdv"
+        self.kernel = kernel.elf
         self.base = self.directory / "base.cpio"
-        if not self.base.is_file():
-            self._make()
+        recipe = max(Path(path).stat().st_mtime for path in (INIT, debian_kernel.__file__, __file__, kernel.elf))
+        with debian_kernel.locked(self.directory):
+            if not self.base.is_file() or self.base.stat().st_mtime < recipe:
+                self._make(kernel)
 
-    def _make(self):
-        self.directory.mkdir(parents=True, exist_ok=True)
+    def _make(self, kernel):
         with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
-            scratch = Path(scratch)
-            run("dpkg-deb", "-x", download_kernel(scratch), scratch / "package")
-            self.kernel.write_bytes(unpacked_kernel(next((scratch / "package/boot").glob("vmlinuz-*"))))
-            root = scratch / "root"
-            for name in ("bin", "dev", "proc", "run", "sys", "tmp", "root"):
-                (root / name).mkdir(parents=True)
-            shutil.copy("/bin/busybox", root / "bin/busybox")
-            (root / "init").write_text(INIT)
-            (root / "init").chmod(0o755)
-            copy_modules(scratch / "package", root)
-            pack(root, scratch / "base.cpio")
-            (scratch / "base.cpio").rename(self.base)  # last: it says that all is there
+            root = Path(scratch) / "root"
+            debian_kernel.make_root(root, INIT)
+            kernel.copy_modules(MODULES, root)
+            debian_kernel.pack(root, Path(scratch) / "base.cpio")
+            (Path(scratch) / "base.cpio").rename(self.base)  # last: it says that all is there
 
 
 class Overlay:
@@ -224,7 +135,7 @@ class Overlay:
                     os.link(source.resolve(), place)
                 except OSError:
                     shutil.copy(source, place)
-            pack(scratch, archive)
+            debian_kernel.pack(scratch, archive)
 
 
 def end_with_parent():
