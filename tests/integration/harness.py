@@ -56,11 +56,11 @@ def kvm_reason():
 
 
 class Serial:
-    """The serial port of a guest, on a Unix socket."""
+    """The serial port of a guest, on a Unix socket or an open one."""
 
-    def __init__(self, path):
+    def __init__(self, path, connected=None):
         self.path = str(path)
-        self.socket = None
+        self.socket = connected
         self.buffer = b""
         self.log = b""
 
