@@ -140,14 +140,17 @@ class KernelLog : public Service {
 uint64_t kernel_tsc_khz() {
     KernelLogReader reader;
     std::string text;
+    uint64_t found = 0;
     while (reader.next(text)) {
         unsigned mhz = 0;
         unsigned khz = 0;
+        // Of the CPU, and when the TSC's own frequency is known otherwise, a second time of the TSC: the last
+        // counts.
         if (std::sscanf(text.c_str(), "tsc: Detected %u.%3u MHz", &mhz, &khz) == 2) {
-            return uint64_t{mhz} * 1000 + khz;
+            found = uint64_t{mhz} * 1000 + khz;
         }
     }
-    return 0;
+    return found;
 }
 
 std::unique_ptr<Service> make_kernel_log() {

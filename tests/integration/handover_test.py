@@ -25,7 +25,7 @@ class Move(threading.Thread):
 
     def __init__(self, host, address, *args):
         super().__init__(daemon=True)
-        self.command = [str(host.bed.binary), "migrate", "guest", address, "--json", *args]
+        self.command = [str(host.bed.binary), "migrate", "guest", address, "--json", *harness.LIMITS, *args]
         self.env = host.env
         self.start()
 

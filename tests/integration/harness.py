@@ -24,6 +24,8 @@ from pathlib import Path
 SKIP = 77
 KVM_GET_API_VERSION = 0xAE00
 DEADLINE = float(os.environ.get("GODWIT_DEADLINE", "60"))  # seconds
+# Of a move that is not about limits. On an emulated host all memory takes seconds to hash.
+LIMITS = ("--max-downtime", os.environ.get("GODWIT_MAX_DOWNTIME", "300ms"))
 PASS_STATUS = (16 << 1) | 1
 FAIL_STATUS = (17 << 1) | 1
 
@@ -154,13 +156,22 @@ class Control:
         return self.answer("taken")["status"]
 
 
-class Process:
-    """A vmm process with its log."""
+class Group(subprocess.Popen):
+    """A process that is killed with its children."""
 
-    def __init__(self, args, env, cwd):
-        self.args = [str(a) for a in args]
-        self.popen = subprocess.Popen(self.args, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                      stderr=subprocess.STDOUT, start_new_session=True)
+    def kill(self):
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+class Process:
+    """A vmm process with its log. `popen` is a subprocess.Popen, or what does as one."""
+
+    def __init__(self, args, popen):
+        self.args = args
+        self.popen = popen
         self.lines = []
         self.changed = threading.Condition()
         self.ended = False
@@ -220,10 +231,7 @@ class Process:
         os.kill(self.pid, signal.SIGINT)
 
     def kill(self):
-        try:
-            os.killpg(self.popen.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        self.popen.kill()
         self.popen.wait()
 
 
@@ -314,6 +322,8 @@ class Host:
     """A runtime directory: names, control sockets and records of one host. Processes run in it, so that whatever they
     make by a relative path is in it too."""
 
+    ADDRESS = "127.0.0.1"
+
     def __init__(self, bed, name):
         self.bed = bed
         self.name = name
@@ -324,9 +334,14 @@ class Host:
             self.env["GODWIT_GATE"] = bed.gate.path
 
     def vmm(self, *args, binary=None):
-        process = Process([binary or self.bed.binary, *args], self.env, self.directory)
+        words = [str(word) for word in (binary or self.bed.binary, *args)]
+        process = Process(words, self.start(words))
         self.bed.processes.append(process)
         return process
+
+    def start(self, words):
+        return Group(words, env=self.env, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                     stderr=subprocess.STDOUT, start_new_session=True)
 
     def call(self, *args, status=0):
         """A short command: (exit status, standard output)."""
@@ -346,16 +361,20 @@ class Host:
     def serial_path(self, name):
         return self.directory / f"{name}.serial"
 
+    def serial(self, name="guest"):
+        """The serial port of a guest, connected."""
+        return Serial(self.serial_path(name)).connect()
+
     def run(self, image, *args, name="guest", memory="64M", append="", cpus=1):
         process = self.vmm("run", "--name", name, "--memory", memory, "--cpus", cpus, "--append", append, "--serial",
                            f"unix:{self.serial_path(name)}", *args, self.bed.guests / image)
-        process.serial = Serial(self.serial_path(name)).connect()
+        process.serial = self.serial(name)
         return process
 
     def receive(self, *args, name="guest"):
-        process = self.vmm("receive", "--listen", "tcp:127.0.0.1:0", "--serial", f"unix:{self.serial_path(name)}",
+        process = self.vmm("receive", "--listen", f"tcp:{self.ADDRESS}:0", "--serial", f"unix:{self.serial_path(name)}",
                            *args)
-        process.address = process.wait_line(r"(tcp:127\.0\.0\.1:\d+)").group(1)
+        process.address = process.wait_line(r"(tcp:[\d.]+:\d+)").group(1)
         return process
 
     def migrate(self, address, *args, name="guest", status=0):
@@ -416,18 +435,27 @@ class Bed:
                 pass  # it ended meanwhile
 
 
+def parser():
+    result = argparse.ArgumentParser()
+    result.add_argument("--build", required=True)
+    result.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    result.add_argument("--moves", type=int, default=0, help="moves a guest makes; 0: the test's own number")
+    result.add_argument("names", nargs="*")
+    return result
+
+
 def main(tests):
     """Runs the tests named on the command line, or all; tests is a dictionary of functions of (options)."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--build", required=True)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    parser.add_argument("--moves", type=int, default=0, help="moves a guest makes; 0: the test's own number")
-    parser.add_argument("names", nargs="*")
-    options = parser.parse_args()
+    options = parser().parse_args()
     reason = kvm_reason()
     if reason:
         print(f"skipped: {reason}")
         sys.exit(SKIP)
+    sys.exit(1 if run_tests(tests, options) else 0)
+
+
+def run_tests(tests, options):
+    """The names of those that failed."""
     unknown = set(options.names) - set(tests)
     if unknown:
         sys.exit(f"no such test: {', '.join(sorted(unknown))}")
@@ -441,4 +469,4 @@ def main(tests):
         except (Failure, subprocess.TimeoutExpired) as failure:
             print(f"FAILED {name}: {failure}", flush=True)
             failed.append(name)
-    sys.exit(1 if failed else 0)
+    return failed

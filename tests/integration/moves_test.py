@@ -13,7 +13,7 @@ from support import json_schema  # noqa: E402
 
 def move(bed, here, there, serial, *args):
     """Moves the guest; returns the report and its serial port there."""
-    report = here.migrate(there.listener.address, "--verify", "full", *args)
+    report = here.migrate(there.listener.address, "--verify", "full", *harness.LIMITS, *args)
     json_schema.validate("migrate", report)
     check(report["result"] == "completed", f"result {report['result']}: {report['reasons']}")
     check(report["digest"]["verified"], "the digest was not verified")
@@ -21,7 +21,7 @@ def move(bed, here, there, serial, *args):
     total = sum(v for v in parts.values() if v is not None)
     check(abs(total - report["downtime_ms"]) < 0.001, f"the parts of the downtime do not add up: {report}")
     serial.close()
-    return report, harness.Serial(there.serial_path("guest")).connect()
+    return report, there.serial()
 
 
 def several_moves(options, image, append, moves, memory="64M", cpus=1, before=None, after=None):
@@ -137,7 +137,7 @@ def serial_bytes(options):
                 pass
             text += serial.log
             serial.close()
-            serial = harness.Serial(there.serial_path("guest")).connect()
+            serial = there.serial()
             here, there = there, here
         serial.send("finish")
         serial.expect("PASS")

@@ -1,36 +1,35 @@
-"""A host with hardware-style KVM, where there is none: an emulated AMD-V machine (QEMU TCG) that boots Debian's cloud
-kernel with kvm_amd, runs one command as root, and powers off.
+"""Hosts with hardware-style KVM, where there is none: emulated AMD-V machines (QEMU TCG) that boot Debian's cloud kernel
+with kvm_amd, one or two of them joined by a network, and run commands as root for who made them.
 
-Made from Debian packages, once, in a cache directory: the kernel unpacked to its ELF form (QEMU boots it by PVH), and an
-initramfs of busybox and the kernel's modules. What a command needs is laid over it, one cpio archive for each Overlay.
-Everything there is emulated: instructions run, timings mean nothing.
+Made from Debian packages, once, in the build directory: the kernel in its ELF form (QEMU boots it by PVH), and an initramfs
+of busybox and the kernel's modules. What commands need is laid over it (amdv_overlay.py). Everything there is emulated:
+instructions run, timings mean nothing.
 """
 
 import ctypes
-import mmap
-import os
-import shutil
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "guest-images" / "linux"))
 import debian_kernel  # noqa: E402
+from support import amdv_tsc  # noqa: E402
 
+Unavailable = debian_kernel.Unavailable
 NEEDED = {"qemu-system-x86_64": "qemu-system-x86"}
-# With what each needs: the guest's modprobe loads them in order.
+INIT = Path(__file__).with_name("amdv_init")
+# With what each needs.
 MODULES = ("kvm-amd", "virtio_mmio", "virtio_net", "virtio_console", "tun", "veth", "bridge", "sch_netem", "tls")
 MEMORY_MIB = 2048
-STATUS = "amdv-host: status "
+BOOT_SECONDS = 60
+CHANNELS = 10  # commands that can run in a host at the same time
+STATUS = b"amdv-status "
 PR_SET_PDEATHSIG = 1
-PYTHON_LEFT_OUT = {"test", "idlelib", "lib2to3", "pydoc_data", "tkinter", "ensurepip", "distutils"}
-
-INIT = Path(__file__).with_name("amdv_init")
-Unavailable = debian_kernel.Unavailable
 
 
 def why_not():
@@ -38,21 +37,9 @@ def why_not():
     return debian_kernel.why_not(NEEDED | debian_kernel.NEEDED)
 
 
-def tsc_khz():
-    """Of this machine, which is the TSC of the emulated one too. Without being told, its kernel measures it against an
-    emulated timer, and sometimes hangs over that."""
-    code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    code.write(bytes.fromhex("0f31 48c1e220 4809d0 c3"))  # rdtsc; shl rdx, 32; or rax, rdx; ret
-    rdtsc = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
-
-    def measure():
-        first, begin = rdtsc(), time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
-        end = begin
-        while end - begin < 50_000_000:
-            end = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
-        return (rdtsc() - first) * 1_000_000 // (end - begin)
-
-    return min(measure() for _ in range(3))
+class Crashed(Exception):
+    """An emulated host did not come up, or has ended by itself: now and then QEMU 7.2 does, by an assertion of its own,
+    whatever runs in it. No verdict on us, so tests try once more."""
 
 
 class Cache:
@@ -63,7 +50,7 @@ class Cache:
         if reason:
             raise Unavailable(reason)
         kernel = debian_kernel.Kernel(Path(build) / "debian-kernel")
-        self.directory = Path(build) / "amdv"
+        self.directory = Path(build).resolve() / "amdv"
         self.kernel = kernel.elf
         self.base = self.directory / "base.cpio"
         recipe = max(Path(path).stat().st_mtime for path in (INIT, debian_kernel.__file__, __file__, kernel.elf))
@@ -80,111 +67,228 @@ class Cache:
             (Path(scratch) / "base.cpio").rename(self.base)  # last: it says that all is there
 
 
-class Overlay:
-    """Files for the emulated host, laid over its root directory."""
-
-    def __init__(self):
-        self.files = {}
-
-    def add(self, source, target):
-        """A file, or a directory with all in it but what Python makes."""
-        source = Path(source)
-        if source.is_dir():
-            for path in source.rglob("*"):
-                if path.is_file() and "__pycache__" not in path.parts:
-                    self.files[f"{target}/{path.relative_to(source)}"] = path
-        else:
-            self.files[str(target)] = source
-        return self
-
-    def add_program(self, source, target=None):
-        """A program with its shared libraries."""
-        self.add(source, target or source)
-        self.add_libraries(source)
-        return self
-
-    def add_libraries(self, *objects):
-        for line in subprocess.run(["ldd", *map(str, objects)], capture_output=True, check=False,
-                                   text=True).stdout.splitlines():
-            words = line.split()
-            path = next((word for word in words if word.startswith("/") and not word.endswith(":")), None)
-            if path is not None:
-                self.add(path, path)
-
-    def add_python(self):
-        """python3 with its library, and jsonschema with what it imports."""
-        python = Path("/usr/bin/python3").resolve()
-        library = Path("/usr/lib") / python.name
-        self.add_program(python, "/usr/bin/python3")
-        for path in library.rglob("*"):
-            if path.is_file() and not PYTHON_LEFT_OUT.intersection(path.relative_to(library).parts):
-                self.files[str(path)] = path
-        self.add_libraries(*(library / "lib-dynload").glob("_[ch]*.so"))
-        packages = Path("/usr/lib/python3/dist-packages")
-        for pattern in ("jsonschema*", "attr*", "pyrsistent*", "pvectorc*"):
-            for path in packages.glob(pattern):
-                self.add(path, path)
-        return self
-
-    def pack(self, archive):
-        with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
-            for target, source in self.files.items():
-                place = Path(scratch) / target.lstrip("/")
-                place.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    os.link(source.resolve(), place)
-                except OSError:
-                    shutil.copy(source, place)
-            debian_kernel.pack(scratch, archive)
-
-
 def end_with_parent():
-    """Between fork and exec: QEMU ends when this process does, however it ends."""
+    """Between fork and exec: QEMU ends when the thread that starts it does, however this process ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class Host:
-    """One emulated host that runs `command`, a line for its shell. The output goes to `output`, a file."""
+class Channel:
+    """A shell in the host, at the other end of a socket."""
 
-    def __init__(self, cache, overlays, command, output, memory_mib=MEMORY_MIB):
-        self.scratch = tempfile.TemporaryDirectory(dir=cache.directory)
-        directory = Path(self.scratch.name)
-        (directory / "command").write_text(command + "\n")
-        last = directory / "command.cpio"
-        Overlay().add(directory / "command", "/command").pack(last)
-        with open(directory / "initrd", "wb") as initrd:
-            for archive in (cache.base, *overlays, last):
-                initrd.write(Path(archive).read_bytes())
-        self.output = output
-        self.status = None
-        self.process = subprocess.Popen(
-            ["qemu-system-x86_64", "-M", "microvm", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1",
-             "-m", str(memory_mib), "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot", "-nic", "none",
-             "-kernel", str(cache.kernel), "-initrd", str(directory / "initrd"), "-append",
-             f"console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable tsc_early_khz={tsc_khz()}"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=end_with_parent)
+    def __init__(self):
+        self.socket, self.theirs = socket.socketpair()
+        self.buffer = b""
 
-    def wait(self, seconds):
-        """The exit status of the command; None when the host came to no end, or to a bad one."""
-        timer = threading.Timer(seconds, self.process.kill)
-        timer.start()
-        for raw in self.process.stdout:
-            line = raw.decode(errors="replace").rstrip("\r\n")
+    def send(self, data):
+        try:
+            self.socket.sendall(data)
+        except BrokenPipeError:
+            pass  # the host is gone, as the next line shows
+
+    def line(self):
+        """The next line with its end; empty when the host is gone."""
+        while b"\n" not in self.buffer:
+            try:
+                data = self.socket.recv(65536)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return b""
+            self.buffer += data
+        line, _, self.buffer = self.buffer.partition(b"\n")
+        return line + b"\n"
+
+
+class Command:
+    """A command that runs in a host, much as a subprocess.Popen with its output and errors in `stdout`. Somebody must read
+    `stdout` to its end for the command to end."""
+
+    def __init__(self, host, channel, command, interactive):
+        self.args = command
+        self.host = host
+        self.channel = channel
+        self.returncode = None
+        self.ended = threading.Event()
+        # In a session of its own, so that all of it can be killed.
+        inner = shlex.quote(f"echo $$; {command}")
+        source = "" if interactive else "</dev/null"
+        channel.send(f"setsid sh -c {inner} {source} 2>&1; s=$?; echo; echo {STATUS.decode()}$s\n".encode())
+        self.pid = int(channel.line() or 0)
+
+    @property
+    def stdout(self):
+        """The lines, as bytes, all with an end. An empty one waits for the next: the last belongs to the status."""
+        empty = b""
+        while line := self.channel.line():
             if line.startswith(STATUS):
-                self.status = int(line.removeprefix(STATUS))
-            elif self.status is None:
-                print(line, file=self.output, flush=True)
-        timer.cancel()
-        self.process.wait()
-        return self.status
+                self.end(int(line.removeprefix(STATUS)))
+                return
+            if empty:
+                yield empty
+            empty = line if line == b"\n" else b""
+            if not empty:
+                yield line
+        self.end(-signal.SIGKILL)
+
+    def end(self, status):
+        if self.returncode is None:
+            self.returncode = status
+            self.host.free(self.channel)
+            self.ended.set()
+
+    def wait(self, timeout=None):
+        if not self.ended.wait(timeout):
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+    def kill(self, name="KILL"):
+        if self.returncode is None:
+            self.host.run(f"kill -{name} -- -{self.pid}")
+
+
+class Host:
+    """One emulated host. `link` is a socket to the other; `address`, of eth0 on it. `tsc_seconds`: what its TSC shows when
+    it starts. `console`: what QEMU does with its serial port; as it is, the kernel's last words are shown when it does not
+    boot."""
+
+    def __init__(self, cache, overlays, name="a", link=None, address=None, tsc_seconds=0, memory_mib=MEMORY_MIB, cpus=1,
+                 console=None):
+        self.name = name
+        self.address = address
+        self.scratch = tempfile.TemporaryDirectory(dir=cache.directory)
+        self.channels = [Channel() for _ in range(CHANNELS)]
+        self.unused = list(self.channels)
+        self.changed = threading.Condition()
+        directory = Path(self.scratch.name)
+        with open(directory / "initrd", "wb") as initrd:
+            for archive in (cache.base, *overlays):
+                initrd.write(Path(archive).read_bytes())
+        khz = amdv_tsc.tsc_khz()
+        words = ["console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable", f"tsc_early_khz={khz}", f"amdv.name={name}",
+                 f"amdv.channels={CHANNELS}"]
+        if address:
+            words.append(f"amdv.ip={address}/24")
+        machine = ["qemu-system-x86_64", "-M", "microvm", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus),
+                   "-m", str(memory_mib), "-nodefaults", "-display", "none", "-no-reboot", "-nic", "none", "-kernel",
+                   str(cache.kernel), "-initrd", str(directory / "initrd"), "-append", " ".join(words)]
+        if console is None:
+            console = f"file,path={directory}/console"
+        if tsc_seconds:
+            nowhere = socket.socketpair() if link is not None else (None,)
+            amdv_tsc.save_with_tsc(machine + self._devices(nowhere[0], "null", [None] * CHANNELS), nowhere[0],
+                                   tsc_seconds * khz * 1000, directory / "state", end_with_parent)
+            with open(directory / "state", "rb") as state:
+                self._start([*machine, "-incoming", f"fd:{state.fileno()}"], link, console, state.fileno())
+            amdv_tsc.resume(self.monitor)
+        else:
+            self._start(machine, link, console)
+
+    def _devices(self, link, console, channels):
+        """A machine has the same devices, whatever they are connected to: a saved state fits."""
+        words = ["-chardev", f"{console},id=console", "-serial", "chardev:console",
+                 "-device", f"virtio-serial-device,max_ports={CHANNELS + 1}"]
+        if link is not None:
+            words += ["-netdev", f"stream,id=net,addr.type=fd,addr.str={link.fileno()}",
+                      "-device", f"virtio-net-device,netdev=net,mac=52:54:00:00:00:{ord(self.name[0]):02x}"]
+        for number, channel in enumerate(channels, 1):
+            end = "null" if channel is None else f"socket,fd={channel.theirs.fileno()}"
+            words += ["-chardev", f"{end},id=channel{number}", "-device", f"virtserialport,chardev=channel{number},nr={number}"]
+        return words
+
+    def _start(self, machine, link, console, *descriptors):
+        ours, theirs = socket.socketpair()
+        descriptors = [theirs.fileno(), *descriptors, *(channel.theirs.fileno() for channel in self.channels)]
+        if link is not None:
+            descriptors.append(link.fileno())
+        self.process = subprocess.Popen(
+            [*machine, *self._devices(link, console, self.channels), "-chardev",
+             f"socket,id=monitor,fd={theirs.fileno()}", "-mon", "chardev=monitor,mode=control"],
+            stdin=None if console.startswith("stdio") else subprocess.DEVNULL, pass_fds=descriptors,
+            preexec_fn=end_with_parent)
+        for end in (theirs, *(channel.theirs for channel in self.channels)):
+            end.close()
+        self.monitor = amdv_tsc.Monitor(ours)
+
+    def wait_until_up(self):
+        channel = self.channels[0]
+        channel.socket.settimeout(BOOT_SECONDS)
+        try:
+            booted = self.run("true")[0] == 0
+        except TimeoutError:
+            booted = False
+        channel.socket.settimeout(None)
+        if not booted:
+            console = Path(self.scratch.name) / "console"
+            words = console.read_text(errors="replace")[-2000:] if console.exists() else ""
+            raise Crashed(f"host {self.name} did not come up; its last words:\n{words}")
+
+    def start(self, command, interactive=False):
+        """Starts a line for the shell. `interactive`: its standard input is the channel's."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.unused)
+            channel = self.unused.pop(0)
+        return Command(self, channel, command, interactive)
+
+    def run(self, command):
+        """The exit status of a line for the shell, and what it wrote."""
+        running = self.start(command)
+        output = b"".join(running.stdout).decode(errors="replace")
+        return running.returncode, output
+
+    def free(self, channel):
+        with self.changed:
+            self.unused.append(channel)
+            self.changed.notify()
+
+    def check(self):
+        """Raises Crashed when QEMU has ended; it has said why on standard error."""
+        if self.process.poll() is not None:
+            raise Crashed(f"host {self.name} ended by itself")
 
     def close(self):
         self.process.kill()
         self.process.wait()
         self.scratch.cleanup()
 
+
+class Hosts:
+    """One or two hosts; two are joined by a network, 10.9.0.1 and 10.9.0.2. `tsc_seconds` is how far the TSC of the second
+    is ahead."""
+
+    def __init__(self, cache, overlays, count=1, tsc_seconds=0, **options):
+        links = socket.socketpair() if count == 2 else (None,)
+        self.hosts = []
+        try:
+            for number, link in enumerate(links):
+                self.hosts.append(Host(cache, overlays, name="ab"[number], link=link,
+                                       address=f"10.9.0.{number + 1}" if link else None,
+                                       tsc_seconds=tsc_seconds * number, **options))
+            for host in self.hosts:
+                host.wait_until_up()
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            for link in links:
+                if link is not None:
+                    link.close()
+
+    def close(self):
+        for host in self.hosts:
+            host.close()
+
     def __enter__(self):
-        return self
+        return self.hosts
 
     def __exit__(self, *failure):
         self.close()
+
+
+def attempt(function, attempts=2):
+    """What the function returns, which makes hosts of its own; again when one of them crashes."""
+    for left in reversed(range(attempts)):
+        try:
+            return function()
+        except Crashed as crash:
+            print(f"{crash}\n{'once more' if left else 'that was the last attempt'}", flush=True)
+    return None
