@@ -104,17 +104,6 @@ class Bed:
             process.popen.wait(DEADLINE)
 
 
-def packed_overlay(cache, build, linux=False):
-    """The archive with what was built, made when it is older than that."""
-    archive = cache.directory / ("linux.cpio" if linux else "build.cpio")
-    with amdv_host.debian_kernel.locked(cache.directory):
-        files = amdv_overlay.Overlay().add_build(build, linux)
-        sources = [*files.files.values(), Path(amdv_overlay.__file__)]
-        if not archive.exists() or archive.stat().st_mtime < max(Path(source).stat().st_mtime for source in sources):
-            files.pack(archive)
-    return archive
-
-
 def main(tests, linux=False):
     """Runs the tests named on the command line, or all, on the same two hosts; tests is a dictionary of functions of
     (bed)."""
@@ -124,7 +113,7 @@ def main(tests, linux=False):
     harness.LIMITS = ("--max-downtime", "10s")
     try:
         cache = amdv_host.Cache(options.build)
-        archive = packed_overlay(cache, Path(options.build).resolve(), linux)
+        archive = amdv_overlay.packed(cache, options.build, linux)
     except amdv_host.Unavailable as reason:
         print(f"skipped: {reason}")
         sys.exit(harness.SKIP)

@@ -4,7 +4,6 @@
 import argparse
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +21,7 @@ def main():
     options = parser.parse_args()
     try:
         cache = amdv_host.Cache(options.build)
+        archive = amdv_overlay.packed(cache, options.build, tests=True)
     except amdv_host.Unavailable as reason:
         print(f"skipped: {reason}")
         sys.exit(SKIP)
@@ -31,19 +31,16 @@ def main():
         commands.append(f"echo '== {name}'; /usr/bin/python3 {PLACE}/tests/integration/{name}_test.py "
                         f"--build {PLACE}/build {shlex.join(arguments)} || failed=1")
     commands.append("exit ${failed:-0}")
-    with tempfile.TemporaryDirectory(dir=cache.directory) as scratch:
-        archive = Path(scratch) / "overlay.cpio"
-        amdv_overlay.Overlay().add_build(options.build.resolve()).add_tests().pack(archive)
 
-        def run():
-            with amdv_host.Hosts(cache, [archive]) as (host,):
-                running = host.start("; ".join(commands))
-                for line in running.stdout:
-                    print(line.decode(errors="replace"), end="", flush=True)
-                host.check()
-                return running.returncode
+    def run():
+        with amdv_host.Hosts(cache, [archive]) as (host,):
+            running = host.start("; ".join(commands))
+            for line in running.stdout:
+                print(line.decode(errors="replace"), end="", flush=True)
+            host.check()
+            return running.returncode
 
-        sys.exit(0 if amdv_host.attempt(run) == 0 else 1)
+    sys.exit(0 if amdv_host.attempt(run) == 0 else 1)
 
 
 if __name__ == "__main__":

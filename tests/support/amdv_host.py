@@ -164,7 +164,7 @@ class Host:
             for archive in (cache.base, *overlays):
                 initrd.write(Path(archive).read_bytes())
         khz = amdv_tsc.tsc_khz()
-        words = ["console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable", f"tsc_early_khz={khz}", f"amdv.name={name}",
+        words = ["console=ttyS0 loglevel=3 panic=-1 mitigations=off tsc=reliable", f"tsc_early_khz={khz}", f"amdv.name={name}",
                  f"amdv.channels={CHANNELS}"]
         if address:
             words.append(f"amdv.ip={address}/24")
@@ -253,16 +253,17 @@ class Host:
 
 class Hosts:
     """One or two hosts; two are joined by a network, 10.9.0.1 and 10.9.0.2. `tsc_seconds` is how far the TSC of the second
-    is ahead."""
+    is ahead; `console` is the first one's."""
 
-    def __init__(self, cache, overlays, count=1, tsc_seconds=0, **options):
+    def __init__(self, cache, overlays, count=1, tsc_seconds=0, console=None, **options):
         links = socket.socketpair() if count == 2 else (None,)
         self.hosts = []
         try:
             for number, link in enumerate(links):
                 self.hosts.append(Host(cache, overlays, name="ab"[number], link=link,
                                        address=f"10.9.0.{number + 1}" if link else None,
-                                       tsc_seconds=tsc_seconds * number, **options))
+                                       tsc_seconds=tsc_seconds * number, console=None if number else console,
+                                       **options))
             for host in self.hosts:
                 host.wait_until_up()
         except BaseException:

@@ -73,11 +73,14 @@ class Overlay:
             if path is None:
                 raise debian_kernel.Unavailable(f"needs {tool} (Debian packages iproute2, socat)")
             self.add_program(path, f"{PLACE}/build/bin/{tool}")
+        for script in ("on-b", "on-b-server"):
+            self.add(Path(__file__).with_name(f"amdv_{script}"), f"{PLACE}/build/bin/{script}")
         return self
 
     def add_tests(self):
         """The integration tests, and Python to run them."""
-        for name in ("tests/integration", "tests/support", "tests/guests", "docs", "tools"):
+        for name in ("tests/integration", "tests/support", "tests/guests", "guest-images/linux", "docs",
+                     "tools"):
             self.add(ROOT / name, f"{PLACE}/{name}")
         return self.add_python()
 
@@ -91,3 +94,16 @@ class Overlay:
                 except OSError:
                     shutil.copy(source, place)
             debian_kernel.pack(scratch, archive)
+
+
+def packed(cache, build, linux=False, tests=False):
+    """The archive with what was built, and with the Linux guest and the tests; made when something in it is newer."""
+    archive = cache.directory / f"build{'-linux' if linux else ''}{'-tests' if tests else ''}.cpio"
+    with debian_kernel.locked(cache.directory):
+        files = Overlay().add_build(Path(build).resolve(), linux)
+        if tests:
+            files.add_tests()
+        sources = [*files.files.values(), Path(__file__)]
+        if not archive.exists() or archive.stat().st_mtime < max(Path(source).stat().st_mtime for source in sources):
+            files.pack(archive)
+    return archive
