@@ -3,7 +3,7 @@
 #include "runtime/clock.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/guest.hpp"
-#include "runtime/interrupts.hpp"
+#include "runtime/lapic.hpp"
 #include "runtime/serial.hpp"
 
 namespace workload {

@@ -9,6 +9,7 @@
 #include "runtime/cpu.hpp"
 #include "runtime/guest.hpp"
 #include "runtime/interrupts.hpp"
+#include "runtime/lapic.hpp"
 
 namespace workload {
 

@@ -7,7 +7,18 @@
 #define KERNEL_DATA 0x10
 #define USER_DATA 0x1b
 #define USER_CODE 0x23
-#define TASK_STATE 0x28
+#define KERNEL_CODE_32 0x28
+#define TASK_STATES 0x30  // of CPU 0; one descriptor of 16 bytes for each CPU
+
+// The size of `struct Cpu` (cpus.hpp): a CPU's ring-0 stack with its data below. The fields traps.S and
+// boot.S use.
+#define CPU_SIZE 4096
+#define CPU_TIMER_TICKS 0
+#define CPU_IPIS 8
+#define CPU_ENTRY 16
+#define CPU_USER_STACK 24
+#define CPU_TASK_SELECTOR 32
+#define MAX_CPUS 64
 
 // Control and extended control registers, SDM volume 3 section 2.5 and 2.6.
 #define CR0_PE_MP_ET_NE_WP_PG 0x80010033
@@ -23,16 +34,19 @@
 #define USER_FLAGS_INTERRUPTS 0x3202
 
 // Interrupt vectors.
+#define VECTOR_NMI 2
 #define VECTOR_INVALID_OPCODE 6
 #define VECTOR_GENERAL_PROTECTION 13
 #define EXCEPTION_VECTORS 32
 #define VECTOR_LAPIC_TIMER 0x40
 #define VECTOR_PIT 0x41
 #define VECTOR_SERIAL 0x42
+#define VECTOR_IPI 0x43
 #define VECTOR_SPURIOUS 0xff
 
 #define LAPIC_BASE 0xfee00000
 #define LAPIC_EOI 0xfee000b0
+#define MSR_X2APIC_EOI 0x80b
 #define IOAPIC_BASE 0xfec00000
 
 #define SERIAL_DATA 0x3f8
@@ -58,4 +72,5 @@
 #define RING0_WRITE_CONTROL (RING0_FIRST_CALL + 7)
 #define RING0_READ_DEBUG (RING0_FIRST_CALL + 8)
 #define RING0_WRITE_DEBUG (RING0_FIRST_CALL + 9)
-#define RING0_CALLS 10
+#define RING0_HALT_WHILE (RING0_FIRST_CALL + 10)
+#define RING0_CALLS 11

@@ -105,6 +105,13 @@ inline void halt() {
     call_ring0(RING0_HALT);
 }
 
+// The same, unless the counter has changed already: checked with interrupts off, so that none is slept
+// through.
+inline void halt_while(const volatile uint64_t& counter, uint64_t value) {
+    uint64_t function = RING0_HALT_WHILE;
+    asm volatile("ud2" : "+a"(function) : "D"(&counter), "S"(value) : "memory", "cc");
+}
+
 inline void enable_interrupts() {
     call_ring0(RING0_ENABLE_INTERRUPTS);
 }

@@ -1,6 +1,7 @@
 #include "runtime/interrupts.hpp"
 
 #include "runtime/cpu.hpp"
+#include "runtime/lapic.hpp"
 
 extern "C" {
 struct Gate {
@@ -16,10 +17,10 @@ extern Gate idt[256];
 extern const uint64_t trap_table[EXCEPTION_VECTORS];
 void ring0_entry();
 void lapic_timer_interrupt();
+void ipi_interrupt();
 void pit_interrupt();
 void serial_interrupt();
 void spurious_interrupt();
-extern const volatile uint64_t lapic_timer_ticks;
 extern const volatile uint64_t pit_ticks;
 }
 
@@ -30,13 +31,6 @@ namespace {
 constexpr uint8_t kInterruptGate = 0x8e;
 constexpr uint8_t kFaultStack = 1;
 
-constexpr uint32_t kLapicSpurious = 0xf0;
-constexpr uint32_t kLapicTimerEntry = 0x320;
-constexpr uint32_t kLapicLine0Entry = 0x350;
-constexpr uint32_t kLapicLine1Entry = 0x360;
-constexpr uint32_t kLapicInitialCount = 0x380;
-constexpr uint32_t kLapicCurrentCount = 0x390;
-constexpr uint32_t kLapicDivide = 0x3e0;
 constexpr uint32_t kEntryMasked = 1 << 16;
 
 constexpr uint32_t kPitPin = 2;  // GSI 0, by the interrupt source override all PCs have
@@ -54,10 +48,6 @@ void set_gate(uint32_t vector, uint64_t handler, uint8_t stack) {
 
 void set_gate(uint32_t vector, void (*handler)()) {
     set_gate(vector, reinterpret_cast<uint64_t>(handler), 0);
-}
-
-void lapic_write(uint32_t offset, uint32_t value) {
-    mmio_write(LAPIC_BASE + offset, value);
 }
 
 void ioapic_write(uint32_t index, uint32_t value) {
@@ -85,6 +75,7 @@ void install_handlers() {
     }
     set_gate(VECTOR_INVALID_OPCODE, ring0_entry);
     set_gate(VECTOR_LAPIC_TIMER, lapic_timer_interrupt);
+    set_gate(VECTOR_IPI, ipi_interrupt);
     set_gate(VECTOR_PIT, pit_interrupt);
     set_gate(VECTOR_SERIAL, serial_interrupt);
     set_gate(VECTOR_SPURIOUS, spurious_interrupt);
@@ -93,11 +84,7 @@ void install_handlers() {
 void start_interrupts() {
     out8(0x21, 0xff);
     out8(0xa1, 0xff);
-    lapic_write(kLapicTimerEntry, kEntryMasked);
-    lapic_write(kLapicLine0Entry, kEntryMasked);
-    lapic_write(kLapicLine1Entry, kEntryMasked);
-    lapic_write(kLapicDivide, 0xb);
-    lapic_write(kLapicSpurious, 0x100 | VECTOR_SPURIOUS);
+    start_lapic();
     const uint32_t pins = ((ioapic_read(1) >> 16) & 0xff) + 1;
     for (uint32_t pin = 0; pin < pins; ++pin) {
         ioapic_write(0x10 + 2 * pin, kEntryMasked);
@@ -114,29 +101,6 @@ uint32_t start_pit(uint64_t hz) {
     out8(0x40, static_cast<uint8_t>(divisor));
     out8(0x40, static_cast<uint8_t>(divisor >> 8));
     return static_cast<uint32_t>(divisor);
-}
-
-void set_lapic_timer_mode(TimerMode mode) {
-    lapic_write(kLapicInitialCount, 0);
-    lapic_write(kLapicTimerEntry, static_cast<uint32_t>(mode) | VECTOR_LAPIC_TIMER);
-    // SDM volume 3 section 10.5.4.1: the mode must be in place before the deadline MSR is written.
-    asm volatile("mfence" : : : "memory");
-}
-
-void arm_lapic_timer(uint32_t count) {
-    lapic_write(kLapicInitialCount, count);
-}
-
-uint32_t lapic_timer_count() {
-    return mmio_read(LAPIC_BASE + kLapicCurrentCount);
-}
-
-bool has_tsc_deadline() {
-    return (cpuid(1).ecx & 1 << 24) != 0;
-}
-
-uint64_t lapic_timer_interrupts() {
-    return lapic_timer_ticks;
 }
 
 uint64_t pit_interrupts() {

@@ -2,8 +2,10 @@
 
 #include "runtime/clock.hpp"
 #include "runtime/cpu.hpp"
+#include "runtime/cpus.hpp"
 #include "runtime/guest.hpp"
 #include "runtime/interrupts.hpp"
+#include "runtime/lapic.hpp"
 #include "runtime/memory.hpp"
 #include "runtime/proof.hpp"
 #include "runtime/serial.hpp"
@@ -181,7 +183,13 @@ void say(const char* verb, const Fields& fields) {
     serial::put('\n');
 }
 
+// Any CPU may fail, and the first that does has the serial port to itself.
 void fail(const Fields& fields) {
+    constinit static bool failing = false;
+    while (__atomic_exchange_n(&failing, true, __ATOMIC_ACQ_REL)) {
+        relax();
+    }
+    stop_other_cpus();
     say("FAIL", fields);
     leave(EXIT_FAIL);
 }
@@ -201,6 +209,12 @@ void user_main() {
     read_boot_info(boot);
     parameters.read(boot.command_line);
     memory().map(boot);
+    if (parameters.number("x2apic", 0) != 0) {
+        if (!has_x2apic()) {
+            fail(Fields().text("reason", "no_x2apic"));
+        }
+        use_x2apic();
+    }
     start_interrupts();
     start_clock();
 

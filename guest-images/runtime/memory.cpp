@@ -5,8 +5,13 @@
 #include "runtime/cpu.hpp"
 #include "runtime/guest.hpp"
 
-extern "C" char image_end[];
-extern "C" void* memset(void* to, int value, size_t size);
+extern "C" {
+extern char image_end[];
+extern uint64_t boot_pml4[];
+extern uint64_t page_tables;
+void* memset(void* to, int value, size_t size);
+void* memcpy(void* to, const void* from, size_t size);
+}
 
 namespace guest {
 namespace {
@@ -14,6 +19,7 @@ namespace {
 constexpr uint64_t kBlockSize = 2 << 20;
 constexpr uint64_t kImageBlock = 0x200000;
 constexpr uint64_t kEntries = 512;
+constexpr uint64_t kLowMemoryEnd = 0xa0000;
 
 // SDM volume 3 section 4.5: present, writable, user; a 2 MiB page; write-through and cache disabled.
 constexpr uint64_t kEntryTable = 0x07;
@@ -56,6 +62,17 @@ class PageTables {
 
 Memory the_memory;
 
+void load(uint64_t root) {
+    call_ring0(RING0_LOAD_PAGE_TABLES, root);
+}
+
+// The last whole page of it below 640 KiB; 0 if there is none.
+uint64_t last_low_page(const Extent& ram) {
+    const uint64_t ram_end = ram.start + ram.size;
+    const uint64_t end = (ram_end < kLowMemoryEnd ? ram_end : kLowMemoryEnd) / kPageSize * kPageSize;
+    return end >= kPageSize && end - kPageSize >= ram.start ? end - kPageSize : 0;
+}
+
 }  // namespace
 
 void BootInfo::add_ram(uint64_t start, uint64_t size) {
@@ -73,6 +90,8 @@ void Memory::map(const BootInfo& info) {
         const uint64_t end = (info.ram[i].start + info.ram[i].size) / kBlockSize * kBlockSize;
         uint64_t start = (info.ram[i].start + kBlockSize - 1) / kBlockSize * kBlockSize;
         bytes += info.ram[i].size;
+        const uint64_t low_page = last_low_page(info.ram[i]);
+        low_page_ = low_page > low_page_ ? low_page : low_page_;
         for (uint64_t block = start; block < end; block += kBlockSize) {
             tables.map_block(block, kEntryBlock);
         }
@@ -90,7 +109,8 @@ void Memory::map(const BootInfo& info) {
     mib_ = (bytes + (1 << 20) - 1) >> 20;
     tables.map_block(LAPIC_BASE, kEntryDevice);
     tables.map_block(IOAPIC_BASE, kEntryDevice);
-    call_ring0(RING0_LOAD_PAGE_TABLES, tables.root());
+    page_tables = tables.root();
+    load(page_tables);
 }
 
 Pages Memory::take(uint64_t pages) {
@@ -127,6 +147,16 @@ void* Memory::take_contiguous(uint64_t bytes) {
         }
     }
     fail(Fields().text("reason", "not_enough_memory").number("wanted_bytes", bytes));
+}
+
+uint64_t Memory::copy_low(const void* from, uint64_t bytes) const {
+    if (low_page_ == 0) {
+        fail(Fields().text("reason", "no_low_memory"));
+    }
+    load(reinterpret_cast<uint64_t>(boot_pml4));
+    memcpy(reinterpret_cast<void*>(low_page_), from, bytes);
+    load(page_tables);
+    return low_page_;
 }
 
 Memory& memory() {

@@ -63,11 +63,15 @@ class Memory {
     Pages take(uint64_t pages);
     // `bytes` in one piece, zeroed.
     void* take_contiguous(uint64_t bytes);
+    // Copies to the start of the last whole page of RAM below 640 KiB, which is not mapped otherwise, and
+    // returns its address. Only once: the page is the same.
+    uint64_t copy_low(const void* from, uint64_t bytes) const;
 
   private:
     Extent extents_[BootInfo::kMaxExtents] = {};
     uint64_t count_ = 0;
     uint64_t mib_ = 0;
+    uint64_t low_page_ = 0;
 };
 
 Memory& memory();

@@ -29,9 +29,17 @@ trap:
     je msr_refused
     cmpq $msr_write_instruction, 16(%rsp)
     je msr_refused
-1:  btsl $0, panicking(%rip)
-    jc 2f
-    popq panic_vector(%rip)
+1:  cmpq $VECTOR_NMI, (%rsp)
+    je 3f
+    // The first CPU that gets here reports; if it faults again it leaves. Others wait for its NMI.
+    str %ecx
+    xorl %eax, %eax
+    lock cmpxchgl %ecx, panicking_task(%rip)
+    je 1f
+    cmpl %ecx, %eax
+    je 2f
+    jmp 3f
+1:  popq panic_vector(%rip)
     popq panic_error(%rip)
     popq panic_rip(%rip)
     movq %cr2, %rax
@@ -44,7 +52,7 @@ trap:
     iretq
 2:  movb $EXIT_FAIL, %al
     outb %al, $EXIT_PORT
-3:  hlt
+3:  hlt  // an NMI is how a CPU that fails stops the others
     jmp 3b
 
 // Ring-0 calls (#UD): EAX = function, arguments and results as each says. Interrupts are off meanwhile.
@@ -95,6 +103,11 @@ enable_interrupts:
 halt:  // STI takes effect after HLT has begun, so an interrupt that is pending now wakes it
     sti
     hlt
+    iretq
+
+halt_while:  // RDI = address of a counter; sleeps, unless it is no longer RSI, until an interrupt has been handled
+    cmpq %rsi, (%rdi)
+    je halt
     iretq
 
 load_page_tables:  // RDI = address of the PML4
@@ -149,29 +162,57 @@ write_debug:  // RDI = uint64_t[5] as above
 
 // Interrupts.
 
+    // Clobbers RAX, RCX and RDX.
     .macro end_of_interrupt
     xorl %eax, %eax
+    cmpb $0, x2apic_enabled(%rip)
+    jne 1f
     movabsl %eax, LAPIC_EOI
+    jmp 2f
+1:  xorl %edx, %edx
+    movl $MSR_X2APIC_EOI, %ecx
+    wrmsr
+2:
     .endm
 
-    .macro counting_interrupt name, counter
-    .globl \name
-\name:
-    incq \counter(%rip)
+    .macro enter_interrupt
     pushq %rax
+    pushq %rcx
+    pushq %rdx
+    .endm
+
+    .macro leave_interrupt
     end_of_interrupt
+    popq %rdx
+    popq %rcx
     popq %rax
     iretq
     .endm
 
-    counting_interrupt lapic_timer_interrupt, lapic_timer_ticks
-    counting_interrupt pit_interrupt, pit_ticks
+    // Counts in the CPU's own data, found from the stack: HLT may be what was interrupted, so that its depth is
+    // not known.
+    .macro cpu_interrupt name, counter
+    .globl \name
+\name:
+    enter_interrupt
+    movq %rsp, %rax
+    andq $-CPU_SIZE, %rax
+    incq \counter(%rax)
+    leave_interrupt
+    .endm
+
+    cpu_interrupt lapic_timer_interrupt, CPU_TIMER_TICKS
+    cpu_interrupt ipi_interrupt, CPU_IPIS
+
+    .globl pit_interrupt
+pit_interrupt:
+    enter_interrupt
+    incq pit_ticks(%rip)
+    leave_interrupt
 
     .globl serial_interrupt
 serial_interrupt:
-    pushq %rax
-    pushq %rcx
-    pushq %rdx
+    enter_interrupt
     movl serial_head(%rip), %ecx
     movw $SERIAL_LINE_STATUS, %dx
 1:  inb %dx, %al
@@ -184,11 +225,7 @@ serial_interrupt:
     movb $(SERIAL_LINE_STATUS & 0xff), %dl
     jmp 1b
 2:  movl %ecx, serial_head(%rip)
-    end_of_interrupt
-    popq %rdx
-    popq %rcx
-    popq %rax
-    iretq
+    leave_interrupt
 
     .globl spurious_interrupt
 spurious_interrupt:  // SDM volume 3 section 10.9: no EOI
@@ -198,7 +235,7 @@ spurious_interrupt:  // SDM volume 3 section 10.9: no EOI
     .balign 8
 ring0_table:
     .quad read_msr, write_msr, read_cpuid, enable_interrupts, halt, load_page_tables
-    .quad read_control, write_control, read_debug, write_debug
+    .quad read_control, write_control, read_debug, write_debug, halt_while
 
     .globl trap_table
 trap_table:
@@ -217,10 +254,10 @@ panic_rip:
     .skip 8
 panic_address:
     .skip 8
-panicking:
+panicking_task:
     .skip 8
-    .globl lapic_timer_ticks, pit_ticks, serial_head, serial_ring
-lapic_timer_ticks:
+    .globl pit_ticks, serial_head, serial_ring, x2apic_enabled
+x2apic_enabled:
     .skip 8
 pit_ticks:
     .skip 8
