@@ -12,13 +12,13 @@ void TimerDeficit::restart(uint64_t now, uint64_t rate_uhz) {
     counted_before_ = counted();
     start_ = now;
     rate_uhz_ = rate_uhz;
-    first_ = interrupts_();
+    first_ = *interrupts_;
     has_reference_ = false;
     lowest_ = INT64_MAX;
 }
 
 void TimerDeficit::sample() {
-    const uint64_t counted = interrupts_() - first_;
+    const uint64_t counted = *interrupts_ - first_;
     // Read second: a pause between the two then raises the deficit, which the minimum forgets.
     const uint64_t elapsed = guest::rdtsc() - start_;
     const int64_t deficit = periods(elapsed) - kOne * static_cast<int64_t>(counted);
@@ -54,6 +54,7 @@ void TimerDeficit::judge(int64_t rise, const Events& events) {
         guest::fail(guest::Fields()
                         .text("reason", rise > 0 ? "lost_ticks" : "extra_ticks")
                         .text("timer", name_)
+                        .number("cpu", cpu_)
                         .signed_number("thousandths", rise > 0 ? rise : -rise)
                         .signed_number("allowed", rise > 0 ? lost_allowed : extra_allowed)
                         .number("moves", events.moves)

@@ -25,8 +25,9 @@ struct Events {
 //     which at 1000 Hz is 0.25 interrupts in a window; the rest is for lateness.
 class TimerDeficit {
   public:
-    constexpr TimerDeficit(const char* name, uint64_t (*interrupts)())
-        : name_(name), interrupts_(interrupts) {}
+    // `interrupts` counts those taken so far; `cpu` only tells timers of one name apart.
+    constexpr TimerDeficit(const char* name, const volatile uint64_t& interrupts, uint32_t cpu = 0)
+        : name_(name), interrupts_(&interrupts), cpu_(cpu) {}
 
     // Interrupts tolerated beyond the rule, for hosts whose timers are late for whole windows.
     void set_slack(uint64_t interrupts) { slack_ = kOne * static_cast<int64_t>(interrupts); }
@@ -40,7 +41,7 @@ class TimerDeficit {
     // date from before them. A violation ends the guest.
     void close_window(const Events& events);
 
-    uint64_t counted() const { return counted_before_ + interrupts_() - first_; }
+    uint64_t counted() const { return counted_before_ + *interrupts_ - first_; }
     uint64_t expected(uint64_t now) const;
     uint64_t lost() const { return lost_; }
     uint64_t extra() const { return extra_; }
@@ -54,7 +55,8 @@ class TimerDeficit {
     void judge(int64_t rise, const Events& events);
 
     const char* name_;
-    uint64_t (*interrupts_)();
+    const volatile uint64_t* interrupts_;
+    uint32_t cpu_;
     int64_t slack_ = 0;
     uint64_t start_ = 0;
     uint64_t rate_uhz_ = 0;

@@ -7,6 +7,7 @@
 #include "runtime/arithmetic.hpp"
 #include "runtime/clock.hpp"
 #include "runtime/cpu.hpp"
+#include "runtime/cpus.hpp"
 #include "runtime/guest.hpp"
 #include "runtime/interrupts.hpp"
 #include "runtime/lapic.hpp"
@@ -24,8 +25,8 @@ using guest::watch;
 constexpr uint64_t kWindowUs = 500000;
 constexpr uint64_t kWindowsPerMode = 4;
 
-constinit TimerDeficit lapic("lapic", guest::lapic_timer_interrupts);
-constinit TimerDeficit pit("pit", guest::pit_interrupts);
+constinit TimerDeficit lapic("lapic", guest::boot_cpu.timer_ticks);
+constinit TimerDeficit pit("pit", pit_ticks);
 
 constinit uint64_t lapic_hz = 0;
 constinit uint64_t hz = 0;

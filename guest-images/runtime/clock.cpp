@@ -9,36 +9,27 @@
 namespace guest {
 namespace {
 
-// Linux Documentation/virt/kvm/x86/msr.rst, MSR_KVM_SYSTEM_TIME_NEW.
 constexpr uint32_t kMsrKvmSystemTime = 0x4b564d01;
 constexpr uint32_t kFeatureClocksource2 = 1 << 3;
 constexpr uint8_t kFlagTscStable = 1;
 
-struct Kvmclock {
-    uint32_t version;
-    uint32_t pad0;
-    uint64_t tsc_timestamp;
-    uint64_t system_time;
-    uint32_t tsc_to_system_mul;
-    int8_t tsc_shift;
-    uint8_t flags;
-    uint8_t pad[2];
-};
-
-alignas(4096) constinit volatile Kvmclock kvmclock_page = {};
+constinit volatile KvmclockPage kvmclock_page = {};
 constinit bool kvmclock_enabled = false;
 constinit uint64_t khz = 0;
 constinit Watch the_watch;
 
-bool enable_kvmclock() {
+bool write_system_time(volatile KvmclockPage& page) {
+    return write_msr(kMsrKvmSystemTime, reinterpret_cast<uint64_t>(&page) | 1);
+}
+
+bool find_kvmclock() {
     const Cpuid signature = cpuid(0x40000000);
     const bool is_kvm =
         signature.ebx == 0x4b4d564b && signature.ecx == 0x564b4d56 && signature.edx == 0x4d;  // "KVMKVMKVM"
     if (!is_kvm || (cpuid(0x40000001).eax & kFeatureClocksource2) == 0) {
         return false;
     }
-    return write_msr(kMsrKvmSystemTime, reinterpret_cast<uint64_t>(&kvmclock_page) | 1) &&
-           kvmclock_page.tsc_to_system_mul != 0;
+    return write_system_time(kvmclock_page) && kvmclock_page.tsc_to_system_mul != 0;
 }
 
 // A counter that counts down, and the TSC at about the moment it was read.
@@ -109,7 +100,7 @@ uint64_t agreed_khz() {
 }  // namespace
 
 void start_clock() {
-    kvmclock_enabled = enable_kvmclock();
+    kvmclock_enabled = find_kvmclock();
     if (kvmclock_enabled) {
         // nanoseconds = (ticks << shift) * mul >> 32, solved for one millisecond.
         const uint64_t unshifted = (uint64_t{1000000} << 32) / kvmclock_page.tsc_to_system_mul;
@@ -160,6 +151,10 @@ uint64_t measure_lapic_hz() {
 
 bool has_kvmclock() {
     return kvmclock_enabled;
+}
+
+void enable_kvmclock(volatile KvmclockPage& page) {
+    write_system_time(page);
 }
 
 KvmclockReading read_kvmclock() {

@@ -23,8 +23,24 @@ struct KvmclockReading {
     uint32_t version;
 };
 
+// What the host keeps up to date for one vCPU: Linux Documentation/virt/kvm/x86/msr.rst,
+// MSR_KVM_SYSTEM_TIME_NEW.
+struct alignas(32) KvmclockPage {
+    uint32_t version;
+    uint32_t pad0;
+    uint64_t tsc_timestamp;
+    uint64_t system_time;
+    uint32_t tsc_to_system_mul;
+    int8_t tsc_shift;
+    uint8_t flags;
+    uint8_t pad[2];
+};
+
 bool has_kvmclock();
+// The boot CPU's.
 KvmclockReading read_kvmclock();
+// Only with has_kvmclock(); for the CPU that calls.
+void enable_kvmclock(volatile KvmclockPage& page);
 
 // Watches the TSC for gaps: a vCPU that was stopped, moved or not scheduled shows as a jump between
 // two calls of beat(). The main loop calls it once an iteration, long jobs once a page.

@@ -47,7 +47,6 @@ struct [[gnu::packed]] TaskState {
 };
 static_assert(offsetof(TaskState, bitmap) == 104);
 
-constinit Cpu* cpus[MAX_CPUS] = {&boot_cpu};
 constinit Work work_of_others = nullptr;
 
 TaskDescriptor describe(const TaskState& state) {
@@ -68,7 +67,7 @@ void begin(Cpu& self) {
     work_of_others(self);
 }
 
-void prepare(uint32_t index) {
+Cpu* prepare(uint32_t index) {
     auto* own = static_cast<Cpu*>(memory().take_contiguous(sizeof(Cpu)));
     own->entry = begin;
     own->user_stack = new_stack(kUserStack) - 8;
@@ -80,7 +79,7 @@ void prepare(uint32_t index) {
     state->bitmap_offset = offsetof(TaskState, bitmap);
     state->bitmap_end = 0xff;
     gdt_task_states[index] = describe(*state);
-    cpus[index] = own;
+    return own;
 }
 
 void wait_us(uint64_t us) {
@@ -120,31 +119,30 @@ uint32_t cpus_by_cpuid() {
 
 }  // namespace
 
-uint32_t start_cpus(const Parameters& parameters, Work work) {
-    const uint64_t wanted = parameters.number("cpus", cpus_by_cpuid());
-    if (wanted < 1 || wanted > MAX_CPUS) {
-        fail(Fields().text("reason", "bad_parameter").number("cpus", wanted));
+uint32_t count_cpus(const Parameters& parameters) {
+    const uint64_t count = parameters.number("cpus", cpus_by_cpuid());
+    if (count < 1 || count > MAX_CPUS) {
+        fail(Fields().text("reason", "bad_parameter").number("cpus", count));
     }
-    const auto count = static_cast<uint32_t>(wanted);
+    return static_cast<uint32_t>(count);
+}
+
+void start_cpus(uint32_t count, Work work) {
     if (count == 1) {
-        return 1;
+        return;
     }
     work_of_others = work;
     const auto size = static_cast<uint64_t>(trampoline_end - trampoline);
     const auto page = static_cast<uint32_t>(memory().copy_low(trampoline, size) / kPageSize);
+    Cpu* cpus[MAX_CPUS] = {};
     for (uint32_t index = 1; index < count; ++index) {
-        prepare(index);
+        cpus[index] = prepare(index);
         send_init(index);
     }
     wait_us(10000);
     for (uint32_t index = 1; index < count; ++index) {
         start(*cpus[index], page);
     }
-    return count;
-}
-
-Cpu& cpu(uint32_t index) {
-    return *cpus[index];
 }
 
 }  // namespace guest

@@ -24,12 +24,11 @@ extern "C" Cpu boot_cpu;
 // What the other CPUs do for ever, at CPL 3 with interrupts on.
 using Work = void (*)(Cpu&);
 
-// Starts CPUs by INIT and start-up IPIs: `cpus=N` of them with the boot CPU, or as many as CPUID says. A CPU
-// that does not come ends the guest with FAIL. Returns their number, at most MAX_CPUS.
-uint32_t start_cpus(const Parameters& parameters, Work work);
-
-// Of those started.
-Cpu& cpu(uint32_t index);
+// How many to use, with the boot CPU: `cpus=N`, or as many as CPUID says, at most MAX_CPUS.
+uint32_t count_cpus(const Parameters& parameters);
+// Starts those with the APIC ids 1 to count - 1 by INIT and start-up IPI. One that does not come ends the
+// guest with FAIL.
+void start_cpus(uint32_t count, Work work);
 
 inline void relax() {
     asm volatile("pause" : : : "memory");

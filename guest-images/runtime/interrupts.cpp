@@ -21,7 +21,6 @@ void ipi_interrupt();
 void pit_interrupt();
 void serial_interrupt();
 void spurious_interrupt();
-extern const volatile uint64_t pit_ticks;
 }
 
 namespace guest {
@@ -101,10 +100,6 @@ uint32_t start_pit(uint64_t hz) {
     out8(0x40, static_cast<uint8_t>(divisor));
     out8(0x40, static_cast<uint8_t>(divisor >> 8));
     return static_cast<uint32_t>(divisor);
-}
-
-uint64_t pit_interrupts() {
-    return pit_ticks;
 }
 
 }  // namespace guest

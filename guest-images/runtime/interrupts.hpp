@@ -2,6 +2,9 @@
 
 #include <stdint.h>
 
+// Interrupts of the PIT taken so far (traps.S).
+extern "C" const volatile uint64_t pit_ticks;
+
 namespace guest {
 
 // Fills the IDT. Nothing may fault before.
@@ -14,8 +17,5 @@ inline constexpr uint64_t kPitHz = 1193182;
 
 // PIT channel 0, mode 2, through IOAPIC pin 2. Returns the divisor in effect.
 uint32_t start_pit(uint64_t hz);
-
-// Interrupts taken so far.
-uint64_t pit_interrupts();
 
 }  // namespace guest

@@ -1,9 +1,10 @@
 #!/bin/bash
-# qemu_microvm.sh IMAGE [COMMAND_LINE]: boots a guest image under emulation and succeeds if the guest
+# qemu_microvm.sh IMAGE [COMMAND_LINE [QEMU_OPTION...]]: boots a guest image under emulation and succeeds if the guest
 # passes. Standard input goes to the guest's serial port, its output to standard output.
 set -u
 image=$1
 command_line=${2:-}
+shift $(($# < 2 ? $# : 2))
 
 if ! command -v qemu-system-x86_64 > /dev/null; then
     echo "skipped: qemu-system-x86_64 is not installed"
@@ -17,7 +18,7 @@ case $image in
     *.bin) arguments+=(-M pc -drive "file=$image,format=raw,snapshot=on") ;;
 esac
 
-qemu-system-x86_64 "${arguments[@]}"
+qemu-system-x86_64 "${arguments[@]}" "$@"
 status=$?
 # isa-debug-exit ends QEMU with (value << 1) | 1, and guests write 16 when they pass.
 if [ $status -ne 33 ]; then

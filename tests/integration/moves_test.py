@@ -50,6 +50,10 @@ def several_moves(options, image, append, moves, memory="64M", cpus=1, before=No
         print(f"  {image}: {options.moves or moves} moves, {verdict}")
 
 
+def check_here(_bed, serial, _number, _report):
+    serial.check()
+
+
 def dirty(options):
     seeds = {}
 
@@ -102,6 +106,30 @@ def idle(options):
     several_moves(options, "idle.elf", "", 6)
 
 
+def smp(options):
+    several_moves(options, "smp.elf", "", 6, cpus=4, after=check_here)
+
+
+def smp_x2apic(options):
+    several_moves(options, "smp.elf", "x2apic=1", 4, cpus=4, after=check_here)
+
+
+def smp_16(options):
+    """More vCPUs than any host here has CPUs."""
+    several_moves(options, "smp.elf", "x2apic=1", 4, cpus=16, after=check_here)
+
+
+def smp_reset(options):
+    """All vCPUs begin anew, whatever they were doing: here, and where they have never been booted."""
+    def reset(_bed, serial, _number, _report=None):
+        serial.send("reset")
+        check(serial.expect("ready")["cpus"] == "4", "not all CPUs came back")
+        serial.check()
+
+    for append in ("", "x2apic=1"):
+        several_moves(options, "smp.elf", append, 2, cpus=4, before=reset, after=reset)
+
+
 def streams(options):
     """The same move over several data connections, and over control alone."""
     with harness.Bed(options) as bed:
@@ -150,7 +178,7 @@ def serial_bytes(options):
 
 
 TESTS = {f.__name__: f for f in (dirty, dirty_hotcold, large, stepper, cpustate, ticks, ticks_deadline, ticks_oneshot, pulse,
-                                 idle, streams, serial_bytes)}
+                                 idle, smp, smp_x2apic, smp_16, smp_reset, streams, serial_bytes)}
 
 if __name__ == "__main__":
     harness.main(TESTS)
