@@ -21,9 +21,7 @@ void start(const guest::Parameters& parameters, guest::Fields& ready) {
     if (hz == 0 || hz > 1000) {
         guest::fail(guest::Fields().text("reason", "bad_parameter").number("hz", hz));
     }
-    const uint64_t lapic_hz = guest::measure_lapic_hz();
-    guest::set_lapic_timer_mode(guest::TimerMode::periodic);
-    guest::arm_lapic_timer(static_cast<uint32_t>(lapic_hz / hz));
+    guest::start_periodic_timer(hz);
     ready.number("hz", hz);
 }
 

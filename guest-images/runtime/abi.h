@@ -42,12 +42,19 @@
 #define VECTOR_PIT 0x41
 #define VECTOR_SERIAL 0x42
 #define VECTOR_IPI 0x43
+#define VECTOR_VIRTIO 0x50  // of the first of VIRTIO_DEVICES
 #define VECTOR_SPURIOUS 0xff
 
 #define LAPIC_BASE 0xfee00000
 #define LAPIC_EOI 0xfee000b0
 #define MSR_X2APIC_EOI 0x80b
 #define IOAPIC_BASE 0xfec00000
+
+// Devices that a guest drives at a time, and the two registers their interrupt handler uses (virtio 1.2
+// section 4.2.2).
+#define VIRTIO_DEVICES 4
+#define VIRTIO_INTERRUPT_STATUS 0x60
+#define VIRTIO_INTERRUPT_ACK 0x64
 
 #define SERIAL_DATA 0x3f8
 #define SERIAL_LINE_STATUS 0x3fd

@@ -149,6 +149,12 @@ uint64_t measure_lapic_hz() {
     return hz > kNanosecondHz - kError && hz < kNanosecondHz + kError ? kNanosecondHz : hz;
 }
 
+void start_periodic_timer(uint64_t hz) {
+    const uint64_t lapic_hz = measure_lapic_hz();
+    set_lapic_timer_mode(TimerMode::periodic);
+    arm_lapic_timer(static_cast<uint32_t>(lapic_hz / hz));
+}
+
 bool has_kvmclock() {
     return kvmclock_enabled;
 }

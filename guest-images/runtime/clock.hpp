@@ -16,6 +16,9 @@ uint64_t tenths_of_us(uint64_t ticks);
 // The frequency the LAPIC timer counts at (divide by 1), measured against the TSC in about 20 ms.
 uint64_t measure_lapic_hz();
 
+// Interrupts of the boot CPU's LAPIC timer from now on: a clock that stands still while the guest does.
+void start_periodic_timer(uint64_t hz);
+
 struct KvmclockReading {
     uint64_t nanoseconds;
     uint64_t tsc;   // the TSC value it was computed from

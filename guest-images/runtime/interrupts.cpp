@@ -15,6 +15,7 @@ struct Gate {
 };
 extern Gate idt[256];
 extern const uint64_t trap_table[EXCEPTION_VECTORS];
+extern const uint64_t virtio_interrupt_table[VIRTIO_DEVICES];
 void ring0_entry();
 void lapic_timer_interrupt();
 void ipi_interrupt();
@@ -30,6 +31,7 @@ namespace {
 constexpr uint8_t kInterruptGate = 0x8e;
 constexpr uint8_t kFaultStack = 1;
 
+constexpr uint32_t kEntryLevel = 1 << 15;
 constexpr uint32_t kEntryMasked = 1 << 16;
 
 constexpr uint32_t kPitPin = 2;  // GSI 0, by the interrupt source override all PCs have
@@ -59,10 +61,10 @@ uint32_t ioapic_read(uint32_t index) {
     return mmio_read(IOAPIC_BASE + 0x10);
 }
 
-// Edge triggered, active high, fixed delivery to APIC id 0, where the boot CPU is.
-void route(uint32_t pin, uint32_t vector) {
+// Active high, fixed delivery to APIC id 0, where the boot CPU is. `entry`: the vector, and how it triggers.
+void route(uint32_t pin, uint32_t entry) {
     ioapic_write(0x11 + 2 * pin, 0);
-    ioapic_write(0x10 + 2 * pin, vector);
+    ioapic_write(0x10 + 2 * pin, entry);
 }
 
 }  // namespace
@@ -78,6 +80,9 @@ void install_handlers() {
     set_gate(VECTOR_PIT, pit_interrupt);
     set_gate(VECTOR_SERIAL, serial_interrupt);
     set_gate(VECTOR_SPURIOUS, spurious_interrupt);
+    for (uint32_t device = 0; device < VIRTIO_DEVICES; ++device) {
+        set_gate(VECTOR_VIRTIO + device, virtio_interrupt_table[device], 0);
+    }
 }
 
 void start_interrupts() {
@@ -90,6 +95,10 @@ void start_interrupts() {
     }
     route(kSerialPin, VECTOR_SERIAL);
     enable_interrupts();
+}
+
+void route_level(uint32_t pin, uint32_t vector) {
+    route(pin, kEntryLevel | vector);
 }
 
 uint32_t start_pit(uint64_t hz) {

@@ -13,6 +13,9 @@ void install_handlers();
 // Masks the PICs, turns the boot CPU's LAPIC on, routes the serial port's interrupt, enables interrupts.
 void start_interrupts();
 
+// Sends a level-triggered, active-high pin of the IOAPIC to the boot CPU.
+void route_level(uint32_t pin, uint32_t vector);
+
 inline constexpr uint64_t kPitHz = 1193182;
 
 // PIT channel 0, mode 2, through IOAPIC pin 2. Returns the divisor in effect.

@@ -29,8 +29,15 @@ constexpr uint64_t kEntryDevice = 0x9f;
 // Page tables come from what the image leaves of its own block, which boot.S has mapped.
 class PageTables {
   public:
+    // Before everything else.
+    void start() {
+        next_ = reinterpret_cast<uint64_t>(image_end);
+        pml4_ = allocate();
+    }
+
     uint64_t root() const { return reinterpret_cast<uint64_t>(pml4_); }
 
+    // Nothing was mapped there before, so no TLB needs to know.
     void map_block(uint64_t address, uint64_t flags) {
         uint64_t* pdpt = below(pml4_, address >> 39);
         uint64_t* pd = below(pdpt, address >> 30);
@@ -56,11 +63,12 @@ class PageTables {
         return reinterpret_cast<uint64_t*>(entry & ~(kPageSize - 1));
     }
 
-    uint64_t next_ = reinterpret_cast<uint64_t>(image_end);
-    uint64_t* pml4_ = allocate();
+    uint64_t next_ = 0;
+    uint64_t* pml4_ = nullptr;
 };
 
-Memory the_memory;
+constinit Memory the_memory;
+constinit PageTables tables;
 
 void load(uint64_t root) {
     call_ring0(RING0_LOAD_PAGE_TABLES, root);
@@ -83,7 +91,7 @@ void BootInfo::add_ram(uint64_t start, uint64_t size) {
 }
 
 void Memory::map(const BootInfo& info) {
-    PageTables tables;
+    tables.start();
     bool image_is_ram = false;
     uint64_t bytes = 0;
     for (uint64_t i = 0; i < info.extents; ++i) {
@@ -111,6 +119,10 @@ void Memory::map(const BootInfo& info) {
     tables.map_block(IOAPIC_BASE, kEntryDevice);
     page_tables = tables.root();
     load(page_tables);
+}
+
+void Memory::map_device(uint64_t address) {
+    tables.map_block(address / kBlockSize * kBlockSize, kEntryDevice);
 }
 
 Pages Memory::take(uint64_t pages) {

@@ -56,6 +56,9 @@ class Memory {
     // Maps every block and the APIC pages (identity, user accessible) and loads the page tables.
     void map(const BootInfo& info);
 
+    // Maps the 2 MiB around a device's registers. Only after map().
+    void map_device(uint64_t address);
+
     // The sum of the boot protocol's RAM, rounded up: holes below 1 MiB do not show.
     uint64_t mib() const { return mib_; }
 

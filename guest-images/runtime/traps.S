@@ -210,6 +210,21 @@ pit_interrupt:
     incq pit_ticks(%rip)
     leave_interrupt
 
+    // The line is level triggered: the device must have let go of it before the end of interrupt.
+    .macro virtio_interrupt_entry device
+virtio_interrupt_\device:
+    enter_interrupt
+    movq virtio_windows + 8 * \device(%rip), %rcx
+    movl VIRTIO_INTERRUPT_STATUS(%rcx), %eax
+    movl %eax, VIRTIO_INTERRUPT_ACK(%rcx)
+    incq virtio_interrupts + 8 * \device(%rip)
+    leave_interrupt
+    .endm
+
+    .irp device, 0, 1, 2, 3
+    virtio_interrupt_entry \device
+    .endr
+
     .globl serial_interrupt
 serial_interrupt:
     enter_interrupt
@@ -237,6 +252,10 @@ ring0_table:
     .quad read_msr, write_msr, read_cpuid, enable_interrupts, halt, load_page_tables
     .quad read_control, write_control, read_debug, write_debug, halt_while
 
+    .globl virtio_interrupt_table
+virtio_interrupt_table:
+    .quad virtio_interrupt_0, virtio_interrupt_1, virtio_interrupt_2, virtio_interrupt_3
+
     .globl trap_table
 trap_table:
     .irp vector, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
@@ -256,6 +275,11 @@ panic_address:
     .skip 8
 panicking_task:
     .skip 8
+    .globl virtio_windows, virtio_interrupts
+virtio_windows:
+    .skip 8 * VIRTIO_DEVICES
+virtio_interrupts:
+    .skip 8 * VIRTIO_DEVICES
     .globl pit_ticks, serial_head, serial_ring, x2apic_enabled
 x2apic_enabled:
     .skip 8
