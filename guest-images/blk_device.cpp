@@ -1,6 +1,5 @@
 #include "blk_device.hpp"
 
-#include "runtime/cpus.hpp"
 #include "runtime/guest.hpp"
 #include "runtime/memory.hpp"
 
@@ -107,9 +106,6 @@ void BlkDevice::submit(uint32_t index, BlkType type, uint64_t sector, uint32_t b
     }
     buffers[count++] = {address_of(&slot.status), 1, true};
     slot.returned = type == BlkType::read ? bytes + 1 : 1;
-    if (queue_.in_flight() == 0) {
-        last_completion_ = guest::boot_cpu.timer_ticks;
-    }
     if (!queue_.add(buffers, count, index)) {
         guest::fail(Fields().text("reason", "queue_full").number("in_flight", queue_.in_flight()));
     }
@@ -120,7 +116,6 @@ bool BlkDevice::take(Completion& completion) {
     if (!queue_.take(used)) {
         return false;
     }
-    last_completion_ = guest::boot_cpu.timer_ticks;
     const Slot& slot = slots_[used.token];
     completion = {used.token, slot.status};
     if (completion.status == BlkStatus::none ||
@@ -134,19 +129,6 @@ bool BlkDevice::take(Completion& completion) {
                         .number("bytes", used.bytes));
     }
     return true;
-}
-
-void BlkDevice::check_patience(uint64_t patience) const {
-    if (queue_.in_flight() == 0 || guest::boot_cpu.timer_ticks - last_completion_ <= patience) {
-        return;
-    }
-    device_.check_status();
-    guest::fail(Fields()
-                    .text("reason", queue_.has_used() ? "lost_interrupt" : "lost_request")
-                    .number("in_flight", queue_.in_flight())
-                    .number("interrupts", device_.interrupts())
-                    .number("interrupt_status", device_.read(VIRTIO_INTERRUPT_STATUS))
-                    .number("notifications", queue_.notifications()));
 }
 
 }  // namespace workload

@@ -48,8 +48,7 @@ class BlkDevice {
     };
     bool take(Completion& completion);
 
-    // Ends the guest when requests are in flight and none has come back for `patience` timer interrupts.
-    void check_patience(uint64_t patience) const;
+    void check_patience(uint64_t patience) { queue_.check_patience(patience, true); }
 
     const guest::virtio::Device& device() const { return device_; }
     const guest::virtio::Queue& queue() const { return queue_; }
@@ -79,7 +78,6 @@ class BlkDevice {
     uint64_t sectors_ = 0;
     Slot* slots_ = nullptr;
     guest::SplitMix random_{1};
-    uint64_t last_completion_ = 0;  // timer interrupts
 };
 
 }  // namespace workload

@@ -217,6 +217,7 @@ virtio_interrupt_\device:
     movq virtio_windows + 8 * \device(%rip), %rcx
     movl VIRTIO_INTERRUPT_STATUS(%rcx), %eax
     movl %eax, VIRTIO_INTERRUPT_ACK(%rcx)
+    orl %eax, virtio_causes + 4 * \device(%rip)
     incq virtio_interrupts + 8 * \device(%rip)
     leave_interrupt
     .endm
@@ -275,11 +276,13 @@ panic_address:
     .skip 8
 panicking_task:
     .skip 8
-    .globl virtio_windows, virtio_interrupts
+    .globl virtio_windows, virtio_interrupts, virtio_causes
 virtio_windows:
     .skip 8 * VIRTIO_DEVICES
 virtio_interrupts:
     .skip 8 * VIRTIO_DEVICES
+virtio_causes:
+    .skip 4 * VIRTIO_DEVICES
     .globl pit_ticks, serial_head, serial_ring, x2apic_enabled
 x2apic_enabled:
     .skip 8

@@ -9,6 +9,7 @@
 extern "C" {
 extern volatile uint64_t virtio_windows[VIRTIO_DEVICES];
 extern const volatile uint64_t virtio_interrupts[VIRTIO_DEVICES];
+extern uint32_t virtio_causes[VIRTIO_DEVICES];
 }
 
 namespace guest::virtio {
@@ -37,6 +38,8 @@ constexpr uint32_t kDriver = 2;
 constexpr uint32_t kDriverOk = 4;
 constexpr uint32_t kFeaturesOk = 8;
 constexpr uint32_t kNeedsReset = 64;
+
+constexpr uint32_t kCauseConfig = 2;  // in the interrupt status
 
 constinit uint32_t devices = 0;
 
@@ -105,6 +108,10 @@ void Device::add_status(uint32_t bits) {
 
 const volatile uint64_t& Device::interrupts() const {
     return virtio_interrupts[slot_];
+}
+
+bool Device::take_config_change() {
+    return (__atomic_exchange_n(&virtio_causes[slot_], 0, __ATOMIC_RELAXED) & kCauseConfig) != 0;
 }
 
 uint8_t Device::config8(uint32_t offset) const {

@@ -36,6 +36,8 @@ class Device {
 
     // Interrupts that the device has raised; never changes with irq=0.
     const volatile uint64_t& interrupts() const;
+    // Whether an interrupt told of a new configuration since the last call (section 2.3).
+    bool take_config_change();
     bool uses_interrupts() const { return uses_interrupts_; }
     uint32_t queue_limit() const { return queue_limit_; }
 

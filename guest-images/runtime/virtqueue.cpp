@@ -1,5 +1,7 @@
 #include "runtime/virtqueue.hpp"
 
+#include "runtime/abi.h"
+#include "runtime/cpus.hpp"
 #include "runtime/guest.hpp"
 #include "runtime/memory.hpp"
 
@@ -204,6 +206,27 @@ bool Queue::take(Used& used) {
     release(id, requests_[id].entries);
     ++taken_;
     return true;
+}
+
+void Queue::check_patience(uint64_t patience, bool owed) {
+    const bool has_used = device_index() != taken_;
+    const uint64_t now = boot_cpu.timer_ticks;
+    if (waits_for_ != taken_ || !(has_used || (owed && in_flight_ != 0))) {
+        waits_for_ = taken_;
+        waits_since_ = now;
+        return;
+    }
+    if (now - waits_since_ <= patience) {
+        return;
+    }
+    device_->check_status();
+    fail(Fields()
+             .text("reason", has_used ? "lost_interrupt" : "lost_request")
+             .number("queue", index_)
+             .number("in_flight", in_flight_)
+             .number("interrupts", device_->interrupts())
+             .hex("interrupt_status", device_->read(VIRTIO_INTERRUPT_STATUS))
+             .number("notifications", notifications_));
 }
 
 void Queue::release(uint32_t head, uint32_t entries) {

@@ -39,8 +39,10 @@ class Queue {
     // raised since this last came to the end.
     bool take(Used& used);
 
-    // Whether there is something to take, whatever interrupts say.
-    bool has_used() const { return device_index() != taken_; }
+    // To be called all the time. Ends the guest when there is something to take that no interrupt has told
+    // of, or, where the device owes an answer to what it has (`owed`), when none comes: for that many timer
+    // interrupts of the boot CPU.
+    void check_patience(uint64_t patience, bool owed);
     uint32_t in_flight() const { return in_flight_; }
     uint32_t size() const { return size_; }
     uint64_t notifications() const { return notifications_; }
@@ -81,6 +83,8 @@ class Queue {
     uint16_t taken_ = 0;
     bool looked_ = false;  // every interrupt so far was followed by a look at the used ring
     uint64_t seen_interrupts_ = 0;
+    uint16_t waits_for_ = 0;    // taken_, at waits_since_
+    uint64_t waits_since_ = 0;  // timer interrupts
     uint64_t notifications_ = 0;
     Request requests_[kMaxSize] = {};
 };

@@ -1,12 +1,17 @@
 #!/bin/bash
-# qemu_virtio.sh disk|net IMAGE COMMAND_LINE: boots a guest that drives a virtio device on QEMU's own. Two CPUs, because
-# QEMU before 8.1 leaves memory barriers out of what it emulates with one, and event indices then lose wake-ups.
+# qemu_virtio.sh disk|net IMAGE COMMAND_LINE [SCRATCH]: boots a guest that drives a virtio device on QEMU's own. The net
+# is a pair of sockets in SCRATCH: QEMU's `guest`, and `peer`, which must be there already; `qmp` controls QEMU.
+# Two CPUs, because QEMU before 8.1 leaves memory barriers out of what it emulates with one, and event indices then lose
+# wake-ups.
 set -eu
 kind=$1
 image=$2
 command_line="$3 virtio=0xfeb00000 virtio_step=0x200 gsi=16"
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+scratch=${4:-}
+if [ -z "$scratch" ]; then
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+fi
 
 options=(-smp 2 -M ioapic2=off -global virtio-mmio.force-legacy=false)
 case $kind in
@@ -14,5 +19,9 @@ case $kind in
         truncate -s 16M "$scratch/disk"
         options+=(-drive "if=none,id=disk,file=$scratch/disk,format=raw,discard=unmap"
                   -device virtio-blk-device,drive=disk,serial=godwit) ;;
+    net)
+        options+=(-netdev "dgram,id=net,local.type=unix,local.path=$scratch/guest,remote.type=unix,remote.path=$scratch/peer"
+                  -device virtio-net-device,netdev=net,mac=52:54:00:12:34:56
+                  -qmp "unix:$scratch/qmp,server=on,wait=off") ;;
 esac
-"$(dirname "$0")/qemu_microvm.sh" "$image" "$command_line" "${options[@]}" < /dev/null
+"$(dirname "$0")/qemu_microvm.sh" "$image" "$command_line" "${options[@]}"
