@@ -3,10 +3,15 @@
 // A page is 64 lines of 8 words. Generation 0 fills it all. Generation g rewrites line 0 and one line
 // that moves on by one with each generation, so what any word must hold follows from (seed, page, g) and
 // from the last generation that zeroed the page; these two numbers are kept apart from the data.
+//
+// With several CPUs each writes every cpus-th page, so that neighbours are dirtied at the same time.
 
 #include "runtime/clock.hpp"
+#include "runtime/cpu.hpp"
+#include "runtime/cpus.hpp"
 #include "runtime/guest.hpp"
 #include "runtime/memory.hpp"
+#include "runtime/shift.hpp"
 #include "runtime/splitmix.hpp"
 
 namespace workload {
@@ -32,21 +37,28 @@ enum class Pattern { sequential, random, hot_cold };
 
 constinit guest::Pages pages;
 constinit Version* versions = nullptr;
-constinit guest::SplitMix choice(0);
 constinit uint64_t seed = 0;
-constinit uint64_t working_set = 0;
 constinit Pattern pattern = Pattern::sequential;
 constinit uint64_t zero_percent = 0;
 constinit uint64_t same_percent = 0;
 
 constinit bool unlimited = false;
-constinit uint64_t interval = 0;  // TSC ticks between writes, 0 = no writes
-constinit uint64_t next_write = 0;
-constinit uint64_t cursor = 0;
+constinit uint64_t interval = 0;  // TSC ticks between writes of one CPU, 0 = no writes
 
-constinit uint64_t writes = 0;  // all, including zero_writes and same_writes
-constinit uint64_t zero_writes = 0;
-constinit uint64_t same_writes = 0;
+struct alignas(64) Writer {
+    uint64_t cpu = 0;
+    uint64_t working_set = 0;  // pages of its own; they are numbered from 0
+    guest::SplitMix choice{0};
+    uint64_t cursor = 0;
+    uint64_t next_write = 0;
+    uint64_t writes = 0;  // all, including zero_writes and same_writes
+    uint64_t zero_writes = 0;
+    uint64_t same_writes = 0;
+};
+
+constinit uint32_t cpus = 1;
+constinit Writer writers[MAX_CPUS];
+constinit guest::Shift shift;
 constinit uint64_t reported_writes = 0;
 constinit uint64_t reported_at = 0;
 
@@ -87,17 +99,18 @@ void fill() {
     }
 }
 
-void write_page(uint64_t index) {
+void write_page(Writer& writer, uint64_t own_page) {
+    const uint64_t index = own_page * cpus + writer.cpu;
     Page& page = pages[index];
     Version& version = versions[index];
-    ++writes;
-    const uint64_t percent = same_percent + zero_percent == 0 ? 100 : choice.below(100);
+    ++writer.writes;
+    const uint64_t percent = same_percent + zero_percent == 0 ? 100 : writer.choice.below(100);
     if (percent < same_percent) {
         volatile uint64_t* words = page.words;
         for (uint64_t i = 0; i < kWordsPerLine; ++i) {
             words[i] = words[i];
         }
-        ++same_writes;
+        ++writer.same_writes;
         return;
     }
     ++version.generation;
@@ -106,7 +119,7 @@ void write_page(uint64_t index) {
             word = 0;
         }
         version.zeroed = version.generation;
-        ++zero_writes;
+        ++writer.zero_writes;
         return;
     }
     const uint64_t key = key_of(index, version.generation);
@@ -114,19 +127,65 @@ void write_page(uint64_t index) {
     write_line(page, moving_line(index, version.generation), key);
 }
 
-uint64_t next_page() {
+uint64_t next_page(Writer& writer) {
+    const uint64_t pages_of_it = writer.working_set;
     switch (pattern) {
         case Pattern::random:
-            return choice.below(working_set);
+            return writer.choice.below(pages_of_it);
         case Pattern::hot_cold: {
-            const uint64_t hot = working_set < 10 ? 1 : working_set / 10;
-            return choice.below(10) != 0 ? choice.below(hot) : choice.below(working_set);
+            const uint64_t hot = pages_of_it < 10 ? 1 : pages_of_it / 10;
+            return writer.choice.below(writer.choice.below(10) != 0 ? hot : pages_of_it);
         }
         case Pattern::sequential:
             break;
     }
-    cursor = cursor + 1 == working_set ? 0 : cursor + 1;
-    return cursor;
+    writer.cursor = writer.cursor + 1 == pages_of_it ? 0 : writer.cursor + 1;
+    return writer.cursor;
+}
+
+void write_what_is_due(Writer& writer, uint64_t now) {
+    if (unlimited) {
+        for (uint64_t i = 0; i < kBatch; ++i) {
+            write_page(writer, next_page(writer));
+        }
+        return;
+    }
+    // After a pause the rate goes on from now: a burst of what was missed is nobody's workload.
+    const uint64_t forgiven = guest::tsc_from_us(10000);
+    if (now > writer.next_write + forgiven) {
+        writer.next_write = now;
+    }
+    for (uint64_t i = 0; i < kBatch && interval != 0 && writer.next_write <= now; ++i) {
+        write_page(writer, next_page(writer));
+        writer.next_write += interval;
+    }
+}
+
+void work(guest::Cpu& cpu) {
+    for (;;) {
+        if (shift.is_on()) {
+            write_what_is_due(writers[cpu.index], guest::rdtsc());
+        } else {
+            shift.rest(cpu.index);
+        }
+        guest::relax();
+    }
+}
+
+struct Sums {
+    uint64_t writes = 0;
+    uint64_t zero_writes = 0;
+    uint64_t same_writes = 0;
+};
+
+Sums sums() {
+    Sums result;
+    for (uint32_t i = 0; i < cpus; ++i) {
+        result.writes += writers[i].writes;
+        result.zero_writes += writers[i].zero_writes;
+        result.same_writes += writers[i].same_writes;
+    }
+    return result;
 }
 
 // Compares one page, word by word, with what it must hold.
@@ -176,51 +235,57 @@ void start(const guest::Parameters& parameters, Fields& ready) {
     pattern = parse_pattern(pattern_name);
     unlimited = guest::equal(pps, "max");
     const uint64_t rate = unlimited ? 0 : parameters.number("pps", 1000);
-    interval = rate == 0 ? 0 : guest::tsc_khz() * 1000 / rate;
-    if (fill_mib == 0 || ws_mib == 0 || ws_mib > fill_mib || zero_percent + same_percent > 100) {
-        guest::fail(Fields().text("reason", "bad_parameter").number("fill", fill_mib).number("ws", ws_mib));
+    const uint64_t wanted_cpus = parameters.number("cpus", 1);
+    interval = rate == 0 ? 0 : guest::tsc_khz() * 1000 * wanted_cpus / rate;
+    if (fill_mib == 0 || ws_mib == 0 || ws_mib > fill_mib || zero_percent + same_percent > 100 ||
+        wanted_cpus == 0 || wanted_cpus > MAX_CPUS) {
+        guest::fail(Fields()
+                        .text("reason", "bad_parameter")
+                        .number("fill", fill_mib)
+                        .number("ws", ws_mib)
+                        .number("cpus", wanted_cpus));
     }
 
-    working_set = ws_mib * kPagesPerMib;
-    choice = guest::SplitMix(seed);
+    cpus = static_cast<uint32_t>(wanted_cpus);
+    for (uint32_t i = 0; i < cpus; ++i) {
+        writers[i].cpu = i;
+        writers[i].working_set = ws_mib * kPagesPerMib / cpus;
+        writers[i].choice = guest::SplitMix(seed + i);
+    }
     versions =
         static_cast<Version*>(guest::memory().take_contiguous(fill_mib * kPagesPerMib * sizeof(Version)));
     pages = guest::memory().take(fill_mib * kPagesPerMib);
     fill();
+    guest::start_cpus(cpus, work);
+    shift.begin();
     ready.number("fill", fill_mib).number("ws", ws_mib).text("pps", pps).text("pattern", pattern_name);
     ready.number("zero", zero_percent).number("same", same_percent).number("seed", seed);
+    ready.number("cpus", cpus);
 }
 
 void step() {
-    const uint64_t now = guest::watch().now();
-    if (unlimited) {
-        for (uint64_t i = 0; i < kBatch; ++i) {
-            write_page(next_page());
-        }
-        return;
-    }
-    // After a pause the rate goes on from now: a burst of what was missed is nobody's workload.
-    const uint64_t forgiven = guest::tsc_from_us(10000);
-    if (now > next_write + forgiven) {
-        next_write = now;
-    }
-    for (uint64_t i = 0; i < kBatch && interval != 0 && next_write <= now; ++i) {
-        write_page(next_page());
-        next_write += interval;
-    }
+    write_what_is_due(writers[0], guest::watch().now());
 }
 
 void report(Fields& fields) {
     const uint64_t now = guest::watch().elapsed();
     const uint64_t us = guest::us_from_tsc(now - reported_at);
-    fields.number("writes", writes).number("zero_writes", zero_writes).number("same_writes", same_writes);
+    const Sums all = sums();
+    fields.number("writes", all.writes).number("zero_writes", all.zero_writes);
+    fields.number("same_writes", all.same_writes);
     // The rate since the previous report.
-    fields.number("pps", us == 0 ? 0 : (writes - reported_writes) * 1000000 / us);
-    reported_writes = writes;
+    fields.number("pps", us == 0 ? 0 : (all.writes - reported_writes) * 1000000 / us);
+    reported_writes = all.writes;
     reported_at = now;
 }
 
 bool verify(Fields& failure) {
+    shift.end();
+    for (uint32_t i = 1; i < cpus; ++i) {
+        while (!shift.rests(i)) {
+            guest::watch().beat();
+        }
+    }
     uint64_t generations = 0;
     for (uint64_t i = 0; i < pages.count(); ++i) {
         if (!verify_page(i, failure)) {
@@ -230,10 +295,13 @@ bool verify(Fields& failure) {
         guest::watch().beat();
     }
     // A page and its version that went back together are consistent; the sum then is not.
-    if (generations != writes - same_writes) {
-        failure.text("reason", "lost_writes").number("want", writes - same_writes).number("got", generations);
+    const Sums all = sums();
+    if (generations != all.writes - all.same_writes) {
+        failure.text("reason", "lost_writes").number("want", all.writes - all.same_writes);
+        failure.number("got", generations);
         return false;
     }
+    shift.begin();
     return true;
 }
 

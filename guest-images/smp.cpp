@@ -6,6 +6,7 @@
 #include "runtime/cpu.hpp"
 #include "runtime/guest.hpp"
 #include "runtime/lapic.hpp"
+#include "runtime/shift.hpp"
 #include "smp_ping.hpp"
 #include "smp_shared.hpp"
 #include "smp_timer.hpp"
@@ -23,7 +24,6 @@ struct alignas(64) Worker {
     Ping ping;
     Shared::Member member;
     uint64_t sleeps = 0;
-    volatile uint64_t rests = 0;  // the value of `shift` at which it has stopped touching what is shared
 };
 
 constinit Worker workers[MAX_CPUS];
@@ -32,20 +32,19 @@ constinit uint32_t cpus = 1;
 constinit uint64_t lapic_hz = 0;
 constinit uint64_t hz = 0;
 constinit uint64_t slack = 0;
-// Odd: all rest, because one might get an interrupt before it has started, or for the self-check.
-constinit volatile uint64_t shift = 1;
+// Not on while a CPU might get an interrupt before it has started, and for the self-check.
+constinit guest::Shift shift;
 
 void work_once(Worker& worker) {
     worker.timer.step();
-    const uint64_t now = shift;
-    if (now % 2 == 0) {
+    if (shift.is_on()) {
         shared.add(worker.member);
         shared.poll(worker.member);
         worker.ping.poll();
     } else if (worker.member.waits) {
         shared.poll(worker.member);  // others wait for the ticket to be used
     } else {
-        worker.rests = now;
+        shift.rest(worker.member.cpu);
     }
 }
 
@@ -88,7 +87,7 @@ void wait_for_each(Condition condition, const char* reason) {
 
 // Returns when every CPU has started and rests, and every interrupt has arrived.
 void wait_for_rest() {
-    wait_for_each([](const Worker& worker) { return worker.rests == shift; }, "cpu_does_not_rest");
+    wait_for_each([](const Worker& worker) { return shift.rests(worker.member.cpu); }, "cpu_does_not_rest");
     wait_for_each([](const Worker& worker) { return worker.ping.settled(); }, "lost_ipi");
 }
 
@@ -107,7 +106,7 @@ void start(const guest::Parameters& parameters, Fields& ready) {
     guest::start_cpus(cpus, work);
     start_worker(guest::boot_cpu);
     wait_for_rest();
-    shift = shift + 1;
+    shift.begin();
     ready.number("cpus", cpus).number("x2apic", parameters.number("x2apic", 0));
     ready.number("hz", hz).number("slack", slack).number("skew_us", skew_us);
 }
@@ -149,7 +148,7 @@ void report(Fields& fields) {
 }
 
 bool verify(Fields& findings) {
-    shift = shift + 1;
+    shift.end();
     wait_for_rest();
     uint64_t additions = 0, sections = 0;
     for (uint32_t i = 0; i < cpus; ++i) {
@@ -157,7 +156,7 @@ bool verify(Fields& findings) {
         sections += workers[i].member.sections;
     }
     const bool ok = shared.verify(additions, sections, findings);
-    shift = shift + 1;
+    shift.begin();
     return ok;
 }
 

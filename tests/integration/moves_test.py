@@ -73,6 +73,12 @@ def dirty_hotcold(options):
     several_moves(options, "dirty.elf", "fill=48 ws=32 pps=50000 pattern=hotcold", 6, "128M")
 
 
+def dirty_cpus(options):
+    """Neighbouring pages written by several vCPUs at the same time."""
+    several_moves(options, "dirty.elf", "cpus=4 fill=32 ws=16 pps=40000 pattern=random zero=10 same=10", 6, "96M", cpus=4,
+                  after=check_here)
+
+
 def large(options):
     """Several vCPUs, and memory on both sides of the hole below 4 GiB."""
     several_moves(options, "dirty.elf", "fill=32 ws=16 pps=20000", 2, "4G", cpus=4)
@@ -177,7 +183,7 @@ def serial_bytes(options):
         check(not strange, f"lines that no guest printed: {strange}")
 
 
-TESTS = {f.__name__: f for f in (dirty, dirty_hotcold, large, stepper, cpustate, ticks, ticks_deadline, ticks_oneshot, pulse,
+TESTS = {f.__name__: f for f in (dirty, dirty_hotcold, dirty_cpus, large, stepper, cpustate, ticks, ticks_deadline, ticks_oneshot, pulse,
                                  idle, smp, smp_x2apic, smp_16, smp_reset, streams, serial_bytes)}
 
 if __name__ == "__main__":
