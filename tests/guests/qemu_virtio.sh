@@ -17,11 +17,11 @@ options=(-smp 2 -M ioapic2=off -global virtio-mmio.force-legacy=false)
 case $kind in
     disk)
         truncate -s 16M "$scratch/disk"
-        options+=(-drive "if=none,id=disk,file=$scratch/disk,format=raw,discard=unmap"
-                  -device virtio-blk-device,drive=disk,serial=godwit) ;;
+        drive="if=none,id=disk,file=$scratch/disk,format=raw,discard=unmap"
+        options+=(-drive "$drive" -device "virtio-blk-device,drive=disk,serial=godwit") ;;
     net)
-        options+=(-netdev "dgram,id=net,local.type=unix,local.path=$scratch/guest,remote.type=unix,remote.path=$scratch/peer"
-                  -device virtio-net-device,netdev=net,mac=52:54:00:12:34:56
-                  -qmp "unix:$scratch/qmp,server=on,wait=off") ;;
+        sockets="local.type=unix,local.path=$scratch/guest,remote.type=unix,remote.path=$scratch/peer"
+        options+=(-netdev "dgram,id=net,$sockets" -qmp "unix:$scratch/qmp,server=on,wait=off"
+                  -device "virtio-net-device,netdev=net,mac=52:54:00:12:34:56") ;;
 esac
 "$(dirname "$0")/qemu_microvm.sh" "$image" "$command_line" "${options[@]}"

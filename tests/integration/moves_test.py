@@ -183,8 +183,8 @@ def serial_bytes(options):
         check(not strange, f"lines that no guest printed: {strange}")
 
 
-TESTS = {f.__name__: f for f in (dirty, dirty_hotcold, dirty_cpus, large, stepper, cpustate, ticks, ticks_deadline, ticks_oneshot, pulse,
-                                 idle, smp, smp_x2apic, smp_16, smp_reset, streams, serial_bytes)}
+TESTS = {f.__name__: f for f in (dirty, dirty_hotcold, dirty_cpus, large, stepper, cpustate, ticks, ticks_deadline,
+                                 ticks_oneshot, pulse, idle, smp, smp_x2apic, smp_16, smp_reset, streams, serial_bytes)}
 
 if __name__ == "__main__":
     harness.main(TESTS)
