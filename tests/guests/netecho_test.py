@@ -2,19 +2,16 @@
 """netecho.elf on QEMU's network device, against a peer made here: every answer, byte for byte and checksum."""
 
 import argparse
-import json
 import queue
-import shutil
 import socket
 import struct
-import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-DEADLINE = 30  # seconds; only a failure reaches it
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from qemu_guest import DEADLINE, QemuGuest, skip_without_qemu  # noqa: E402
+
 GUEST_MAC = bytes.fromhex("525400123456")
 PEER_MAC = bytes.fromhex("525400654321")
 GUEST_IP = socket.inet_aton("10.9.0.2")
@@ -61,50 +58,20 @@ def arp(operation, sender_mac, sender_ip, target_mac, target_ip):
     return struct.pack(">HHBBH6s4s6s4s", 1, IPV4, 6, 4, operation, sender_mac, sender_ip, target_mac, target_ip)
 
 
-class Guest:
+class Guest(QemuGuest):
     def __init__(self, image, command_line):
-        self.scratch = Path(tempfile.mkdtemp(prefix="godwit-"))
+        self.frames = queue.SimpleQueue()
+        super().__init__("net", image, command_line)
+
+    def prepare(self):
         self.net = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.net.bind(str(self.scratch / "peer"))
-        self.frames = queue.SimpleQueue()
-        self.lines = queue.SimpleQueue()
-        self.process = subprocess.Popen([HERE / "qemu_virtio.sh", "net", image, command_line, self.scratch],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for reader in (self._read, self._read_lines):
-            threading.Thread(target=reader, daemon=True).start()
+        threading.Thread(target=self._read_frames, daemon=True).start()
 
-    def _read(self):
+    def _read_frames(self):
         """All the time: a socket of this kind holds ten frames, and the guest sends on."""
         while True:
             self.frames.put(self.net.recv(2048))
-
-    def _read_lines(self):
-        for line in self.process.stdout:
-            print(line, end="", flush=True)
-            self.lines.put(line)
-        self.lines.put("")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.terminate()
-        self.process.wait()
-        shutil.rmtree(self.scratch)
-
-    def expect(self, verb):
-        while line := self.lines.get(timeout=DEADLINE):
-            words = line.split()
-            assert "FAIL" not in words, line
-            if len(words) > 1 and words[1] == verb:
-                return dict(word.split("=", 1) for word in words[2:])
-        raise AssertionError(f"no line with {verb}; exit status {self.process.wait()}")
-
-    def ask(self, command, verb=None):
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-        return self.expect(verb or command)
 
     def send(self, frame):
         self.net.sendto(frame, str(self.scratch / "guest"))
@@ -128,19 +95,6 @@ class Guest:
         assert packet[12:16] == GUEST_IP and struct.unpack(">H", packet[2:4])[0] == len(packet), packet.hex()
         if packet[9] == UDP:
             assert udp_sum(GUEST_IP, packet[16:20], packet[20:]) == 0, f"UDP checksum: {packet.hex()}"
-
-    def announce_self(self):
-        """What QEMU does when it has been moved: asks the guest to announce itself."""
-        control = socket.socket(socket.AF_UNIX)
-        control.connect(str(self.scratch / "qmp"))
-        stream = control.makefile("rw")
-        for command in ({"execute": "qmp_capabilities"},
-                        {"execute": "announce-self", "arguments": {"initial": 50, "max": 550, "rounds": 1, "step": 50}}):
-            stream.write(json.dumps(command) + "\n")
-            stream.flush()
-            while "return" not in json.loads(stream.readline()):
-                pass
-        control.close()
 
 
 def is_gratuitous(kind, packet):
@@ -191,7 +145,8 @@ def run(image, extra):
         guest.send(udp(7, b"damaged", right=False))
         guest.send(udp(9, b"nobody"))
         if "announce=0" not in extra:
-            guest.announce_self()
+            # What QEMU does when it has been moved.
+            guest.qmp("announce-self", initial=50, max=550, rounds=1, step=50)
             guest.receive(is_gratuitous)
         resolve(guest)  # answered after all the above
         status = guest.ask("status")
@@ -205,9 +160,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image")
     options = parser.parse_args()
-    if not shutil.which("qemu-system-x86_64"):
-        print("skipped: qemu-system-x86_64 is not installed")
-        sys.exit(77)
+    skip_without_qemu()
     for extra in ("", "irq=0", "event_idx=0 indirect=0 qsize=16", "csum=1", "announce=0"):
         run(options.image, extra)
 
