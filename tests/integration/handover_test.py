@@ -118,6 +118,24 @@ def cut_in_each_phase(options):
                 scene.destination_is_empty()
 
 
+class SmpScene(Scene):
+    def start_guest(self):
+        self.guest = self.bed.a.run("smp.elf", append="x2apic=1", cpus=4)
+        self.guest.serial.expect("ready")
+
+
+def several_vcpus_go_on(options):
+    """All were stopped, and their state was saved: not one interrupt between them is lost."""
+    for phase in ("pause", "final"):
+        with SmpScene(options) as scene:
+            with scene.migration_held("source", phase) as move:
+                scene.link.wait_connected()
+                scene.link.cut()
+            check(move.result() == 1, f"cut in {phase}: {move.done.stdout}")
+            scene.source_is_well()
+            scene.destination_is_empty()
+
+
 def one_stream_cut(options):
     """The loss of any data connection is the loss of the link."""
     for number in (1, 2):  # 0 is control
@@ -270,10 +288,10 @@ def listener_restarted(options):
 
 
 TESTS = {f.__name__: f for f in (
-    cut_in_each_phase, one_stream_cut, cut_at_commit, cut_before_running, destination_killed_in_each_phase,
-    destination_killed_in_its_own_phases, destination_killed_with_streams, destination_killed_before_started,
-    destination_killed_after_started, source_killed_in_each_phase, source_killed_before_running,
-    source_killed_after_commit, listener_restarted)}
+    cut_in_each_phase, several_vcpus_go_on, one_stream_cut, cut_at_commit, cut_before_running,
+    destination_killed_in_each_phase, destination_killed_in_its_own_phases, destination_killed_with_streams,
+    destination_killed_before_started, destination_killed_after_started, source_killed_in_each_phase,
+    source_killed_before_running, source_killed_after_commit, listener_restarted)}
 
 if __name__ == "__main__":
     harness.main(TESTS)
