@@ -1,8 +1,10 @@
 """A guest on QEMU's own virtio device (qemu_virtio.sh): its serial port and QEMU's control socket."""
 
 import json
+import os
 import queue
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -28,7 +30,8 @@ class QemuGuest:
         self.control = None
         self.prepare()
         self.process = subprocess.Popen([HERE / "qemu_virtio.sh", kind, image, command_line, self.scratch, properties],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        start_new_session=True)
         threading.Thread(target=self._read_lines, daemon=True).start()
 
     def prepare(self):
@@ -39,10 +42,9 @@ class QemuGuest:
 
     def __exit__(self, *_):
         try:
-            self.qmp("quit")
-        except (OSError, ValueError):
-            pass  # it has ended
-        self.process.stdin.close()
+            os.killpg(self.process.pid, signal.SIGKILL)  # the script and QEMU
+        except ProcessLookupError:
+            pass  # both have ended
         self.process.wait()
         shutil.rmtree(self.scratch)
 
