@@ -31,7 +31,6 @@ namespace {
 constexpr uint8_t kInterruptGate = 0x8e;
 constexpr uint8_t kFaultStack = 1;
 
-constexpr uint32_t kEntryLevel = 1 << 15;
 constexpr uint32_t kEntryMasked = 1 << 16;
 
 constexpr uint32_t kPitPin = 2;  // GSI 0, by the interrupt source override all PCs have
@@ -97,8 +96,8 @@ void start_interrupts() {
     enable_interrupts();
 }
 
-void route_level(uint32_t pin, uint32_t vector) {
-    route(pin, kEntryLevel | vector);
+void route_edge(uint32_t pin, uint32_t vector) {
+    route(pin, vector);
 }
 
 uint32_t start_pit(uint64_t hz) {

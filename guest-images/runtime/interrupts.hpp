@@ -13,8 +13,8 @@ void install_handlers();
 // Masks the PICs, turns the boot CPU's LAPIC on, routes the serial port's interrupt, enables interrupts.
 void start_interrupts();
 
-// Sends a level-triggered, active-high pin of the IOAPIC to the boot CPU.
-void route_level(uint32_t pin, uint32_t vector);
+// Sends an edge-triggered, active-high pin of the IOAPIC to the boot CPU.
+void route_edge(uint32_t pin, uint32_t vector);
 
 inline constexpr uint64_t kPitHz = 1193182;
 

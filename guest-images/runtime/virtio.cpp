@@ -97,7 +97,7 @@ void Device::negotiate(uint64_t wanted) {
 
 void Device::start() {
     if (uses_interrupts_) {
-        route_level(gsi_, VECTOR_VIRTIO + slot_);
+        route_edge(gsi_, VECTOR_VIRTIO + slot_);
     }
     add_status(kDriverOk);
 }
