@@ -125,7 +125,8 @@ void EventLoop::dispatch(const epoll_event& event) {
         return;
     }
     const auto quiet = quiesce();
-    const auto entry = entries_.find(event.data.u64);
+    const std::uint64_t id = event.data.u64;  // the structure is packed: no reference into it
+    const auto entry = entries_.find(id);
     if (entry == entries_.end() || entry->second.interest == 0) {
         return;
     }
