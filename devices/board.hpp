@@ -37,7 +37,7 @@ struct BoardConfig {
     SerialEvents serial_events;
     std::vector<virtio::Config> virtio;
     // The driver of a virtio device broke a rule; on the I/O thread or a vCPU's. Once for each device.
-    std::function<void(const std::string& what)> virtio_broken = {};
+    std::function<void(const std::string& what)> virtio_broken = [](const std::string&) {};
 };
 
 // What the machine offers to its devices. All of it must outlive them.

@@ -18,8 +18,7 @@ constexpr std::size_t kMaxIncoming = 64;
 Result<int> receive(const ReceiveOptions& options, migration::EventSink* extra) {
     // Each session opens its own; here it only says early what each would say.
     TRY(vmm::Kvm::open());
-    TRY(check_serial(options.guest.serial, false));
-    TRY(check_devices(options.guest.devices));
+    TRY(check_back_ends(options.guest));
     TRY(control_place(options.guest, options.name));
     EndSignals signals = TRY(EndSignals::block());
     std::unique_ptr<Listener> listener = TRY(Listener::create(options, signals));

@@ -78,13 +78,12 @@ Result<vmm::BootImage> load(const RunOptions& options, const std::vector<devices
 
 Result<int> run(const RunOptions& options, migration::EventSink* extra) {
     const vmm::Kvm kvm = TRY(vmm::Kvm::open());
-    TRY(check_serial(options.guest.serial, false));
+    TRY(check_back_ends(options.guest));
     if (!options.guest.control.empty()) {
         TRY(check_socket_path(options.guest.control, "control socket"));
     }
     std::vector<devices::virtio::Config> virtio = options.guest.devices;
     TRY(place_devices(virtio));
-    TRY(check_devices(virtio));
     vmm::BootImage image = TRY(load(options, virtio));
     EndSignals signals = TRY(EndSignals::block());
     const std::unique_ptr<GuestProcess> process =

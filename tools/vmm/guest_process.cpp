@@ -1,5 +1,6 @@
 #include "tools/vmm/guest_process.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "tools/vmm/log.hpp"
@@ -32,6 +33,23 @@ int status_of(const GuestEnd& end) {
 }
 
 }  // namespace
+
+std::vector<devices::SerialConfig> back_ends(const GuestOptions& options) {
+    std::vector<devices::SerialConfig> all{options.serial};
+    for (const devices::virtio::Config& config : options.devices) {
+        if (const auto* console = std::get_if<devices::virtio::ConsoleConfig>(&config.what)) {
+            all.push_back(console->backend);
+        }
+    }
+    return all;
+}
+
+bool uses_stdio(const GuestOptions& options) {
+    const auto all = back_ends(options);
+    return std::any_of(all.begin(), all.end(), [](const devices::SerialConfig& config) {
+        return config.kind == devices::SerialConfig::Kind::stdio;
+    });
+}
 
 Result<std::unique_ptr<GuestProcess>> GuestProcess::create(GuestOptions options, EndSignals signals,
                                                            migration::EventSink* extra) {

@@ -25,6 +25,11 @@ struct GuestOptions {
     vmm::Backing backing = vmm::Backing::thp;
 };
 
+// Of the serial port and the consoles.
+std::vector<devices::SerialConfig> back_ends(const GuestOptions& options);
+// Whether one of them is our own standard input and output.
+bool uses_stdio(const GuestOptions& options);
+
 // The control thread is the one that calls serve(). Unless said otherwise functions are called by it, or
 // before it.
 class GuestProcess {

@@ -108,11 +108,15 @@ void Listener::start_session(Connection& connection) {
         return reply(connection, HelloStatus::busy,
                      known ? "this session exists already" : channels.error().text());
     }
-    const bool serial_taken = options_.guest.serial.kind != devices::SerialConfig::Kind::null &&
-                              std::any_of(sessions_.begin(), sessions_.end(), [](const auto& session) {
-                                  return session->hello.purpose == Purpose::control && !session->released &&
-                                         (session->owned || !session->over);
-                              });
+    const auto ends = back_ends(options_.guest);
+    const bool any_end = std::any_of(ends.begin(), ends.end(), [](const devices::SerialConfig& end) {
+        return end.kind != devices::SerialConfig::Kind::null;
+    });
+    const bool serial_taken =
+        any_end && std::any_of(sessions_.begin(), sessions_.end(), [](const auto& session) {
+            return session->hello.purpose == Purpose::control && !session->released &&
+                   (session->owned || !session->over);
+        });
     const pid_t pid = ::fork();
     if (pid < 0) {
         return reply(connection, HelloStatus::busy, fmt::format("fork failed with error {}", errno));
@@ -120,7 +124,7 @@ void Listener::start_session(Connection& connection) {
     if (pid == 0) {
         // Ctrl-C at the listener's terminal is not meant for its guests. One that owns the terminal stays in
         // the terminal's foreground group: there Ctrl-C is a key like any other.
-        if (options_.guest.serial.kind != devices::SerialConfig::Kind::stdio) {
+        if (!uses_stdio(options_.guest)) {
             (void)::setpgid(0, 0);
         }
         child_.emplace(Accepted{connection.hello, std::move(connection.socket), connection.peer,

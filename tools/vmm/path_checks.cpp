@@ -86,11 +86,16 @@ Result<void> check_serial(const devices::SerialConfig& config, bool in_use) {
     return {};
 }
 
-Result<void> check_devices(std::span<const devices::virtio::Config> devices) {
-    for (const devices::virtio::Config& config : devices) {
-        if (const auto* console = std::get_if<devices::virtio::ConsoleConfig>(&config.what)) {
-            TRY(check_serial(console->backend, false));
-        }
+Result<void> check_back_ends(const GuestOptions& options) {
+    std::size_t on_stdio = 0;
+    for (const devices::SerialConfig& config : back_ends(options)) {
+        TRY(check_serial(config, false));
+        on_stdio += config.kind == devices::SerialConfig::Kind::stdio ? 1 : 0;
+    }
+    if (on_stdio > 1) {
+        return fail(Code::invalid,
+                    "serial port and console are both on stdio; give one of them another back end, as in "
+                    "--serial null");
     }
     return {};
 }

@@ -19,8 +19,9 @@ vmm::Result<std::string> control_place(const GuestOptions& options, const std::s
 // `in_use`: whether it counts that another process listens there.
 vmm::Result<void> check_serial(const devices::SerialConfig& config, bool in_use);
 
-// The back ends of consoles; disks and taps say for themselves what is wrong with them.
-vmm::Result<void> check_devices(std::span<const devices::virtio::Config> devices);
+// The back ends of the serial port and the consoles, together. Disks and taps say for themselves what is
+// wrong with them.
+vmm::Result<void> check_back_ends(const GuestOptions& options);
 
 // The record directory; made if it is missing.
 vmm::Result<void> check_records(const std::string& path);

@@ -72,9 +72,9 @@ migration::PreflightReply ReceivingVm::examine(const migration::Manifest& manife
     reply.reasons.insert(reply.reasons.end(), device_reasons_.begin(), device_reasons_.end());
     examine_name(options_.name.empty() ? manifest.name : options_.name, reply);
     if (session_.serial_taken) {
-        reply.reasons.push_back({"serial_in_use",
-                                 "another guest of this listener has the back end of the serial port",
-                                 "device serial", "start another `vmm receive` with a --serial of its own"});
+        reply.reasons.push_back(
+            {"serial_in_use", "another guest of this listener has the back ends of serial port and console",
+             "device serial", "start another `vmm receive` with a --serial of its own"});
     } else if (const auto serial = check_serial(options_.guest.serial, true); !serial) {
         reply.reasons.push_back(reason_from("serial_unusable", serial.error(), "device serial"));
     }

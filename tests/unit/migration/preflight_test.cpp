@@ -75,6 +75,20 @@ TEST_CASE("preflight: each reason by itself", "[migration]") {
         manifest.devices[0].instance = 1;
         CHECK(codes(manifest, offer) == Codes{"unknown_device", "surplus_device"});
     }
+    SECTION("another id is another device") {
+        manifest.devices[0].id = "data";
+        CHECK(codes(manifest, offer) == Codes{"unknown_device", "surplus_device"});
+    }
+    SECTION("a disk of another size, or of other use") {
+        manifest.devices.push_back({"virtio-blk", 0, 1, "data", 1 << 20, false});
+        offer.devices.push_back({{"virtio-blk", 1, 1}, 0, "data", 1 << 20, false});
+        CHECK(codes(manifest, offer) == Codes{});
+        offer.devices.back().bytes = 2 << 20;
+        CHECK(codes(manifest, offer) == Codes{"other_disk"});
+        CHECK(examine(manifest, offer).reasons[0].where == "device virtio-blk \"data\"");
+        offer.devices.back() = {{"virtio-blk", 1, 1}, 0, "data", 1 << 20, true};
+        CHECK(codes(manifest, offer) == Codes{"other_disk"});
+    }
     SECTION("device too new") {
         manifest.devices[0].version = 2;
         CHECK(codes(manifest, offer) == Codes{"device_version"});
