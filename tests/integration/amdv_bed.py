@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 from integration import harness  # noqa: E402
 from integration.harness import check  # noqa: E402
-from support import amdv_host, amdv_overlay  # noqa: E402
+from support import amdv_host, amdv_overlay, linux_guest  # noqa: E402
 
 DEADLINE = 120  # seconds: everything takes ten times as long there
 TSC_SECONDS = 3600  # how far the second host's TSC is ahead
@@ -43,14 +43,14 @@ class Serial(harness.Serial):
 
 
 class Host(harness.Host):
-    """An emulated host as harness.Host is a directory of this one."""
+    """A directory of an emulated host, as harness.Host is one of this."""
 
-    def __init__(self, bed, machine):
+    def __init__(self, bed, machine, name):
         self.bed = bed
         self.machine = machine
-        self.name = machine.name
+        self.name = name
         self.ADDRESS = machine.address
-        self.directory = Path(f"/run/godwit-{bed.number}")
+        self.directory = Path(f"/run/godwit-{bed.number}{name}")
         self.prefix = f"cd {self.directory} && export XDG_RUNTIME_DIR={self.directory} && "
         machine.run(f"mkdir -p {self.directory}")
 
@@ -78,8 +78,13 @@ class Host(harness.Host):
         return output
 
 
+def on_one_host(bed):
+    """Moves b beside a."""
+    bed.b = Host(bed, bed.a.machine, "b")
+
+
 class Bed:
-    """Everything one test makes on two hosts that go on when it ends."""
+    """Everything one test makes on two hosts that go on when it ends. a and b may be on the same."""
 
     def __init__(self, machines, options, number):
         self.number = number
@@ -89,7 +94,8 @@ class Bed:
         self.options = options
         self.random = random.Random(options.seed)
         self.processes = []
-        self.a, self.b = (Host(self, machine) for machine in machines)
+        self.machines = machines
+        self.a, self.b = (Host(self, machine, name) for machine, name in zip(machines, "ab"))
 
     def __enter__(self):
         return self
@@ -98,8 +104,8 @@ class Bed:
         if kind is not None:
             for process in self.processes:
                 print(f"--- {' '.join(process.args)}\n{process.log()}", file=sys.stderr)
-        for host in (self.a, self.b):
-            host.machine.run("killall -9 vmm socat")
+        for machine in self.machines:
+            machine.run("killall -9 vmm socat")
         for process in self.processes:
             process.popen.wait(DEADLINE)
 
@@ -113,8 +119,10 @@ def main(tests, linux=False):
     harness.LIMITS = ("--max-downtime", "10s")
     try:
         cache = amdv_host.Cache(options.build)
+        if linux:
+            linux_guest.Image(options.build)
         archive = amdv_overlay.packed(cache, options.build, linux)
-    except amdv_host.Unavailable as reason:
+    except (amdv_host.Unavailable, linux_guest.Unavailable) as reason:
         print(f"skipped: {reason}")
         sys.exit(harness.SKIP)
 

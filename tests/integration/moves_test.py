@@ -12,7 +12,7 @@ from support import json_schema  # noqa: E402
 
 
 def move(bed, here, there, serial, *args):
-    """Moves the guest; returns the report and its serial port there."""
+    """Moves the guest; returns the report and its serial port there. The log of the one here is complete then."""
     report = here.migrate(there.listener.address, "--verify", "full", *harness.LIMITS, *args)
     json_schema.validate("migrate", report)
     check(report["result"] == "completed", f"result {report['result']}: {report['reasons']}")
@@ -20,6 +20,8 @@ def move(bed, here, there, serial, *args):
     parts = report["downtime"]
     total = sum(v for v in parts.values() if v is not None)
     check(abs(total - report["downtime_ms"]) < 0.001, f"the parts of the downtime do not add up: {report}")
+    while serial.line() is not None:
+        pass
     serial.close()
     return report, there.serial()
 

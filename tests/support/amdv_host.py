@@ -7,6 +7,7 @@ instructions run, timings mean nothing.
 """
 
 import ctypes
+import os
 import shlex
 import signal
 import socket
@@ -239,6 +240,11 @@ class Host:
         with self.changed:
             self.unused.append(channel)
             self.changed.notify()
+
+    def cpu_seconds(self):
+        """What the machine has cost so far: the time that a step takes here when nothing else runs."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime: proc(5)
 
     def check(self):
         """Raises Crashed when QEMU has ended; it has said why on standard error."""
