@@ -30,6 +30,7 @@ class Serial(harness.Serial):
         line = super().line(timeout)
         if line is not None and line.startswith(amdv_host.STATUS.decode()):
             self.command.end(int(line.split()[1]))
+            self.log = self.log[:self.log.rindex(b"\n" + amdv_host.STATUS)]  # what the guest sent, to the byte
             self.socket = None
             return None
         return line
@@ -72,7 +73,7 @@ class Host(harness.Host):
         raise NotImplementedError("a control socket is in the host")
 
     def shell(self, command):
-        """What a line for the host's shell says; it must succeed."""
+        """What the host's shell says to one or more lines; they must succeed."""
         status, output = self.machine.run(command)
         check(status == 0, f"{self.name}: {command}: exit {status}: {output}")
         return output
@@ -110,7 +111,7 @@ class Bed:
             process.popen.wait(DEADLINE)
 
 
-def main(tests, linux=False):
+def main(tests, linux=False, disk_mib=0):
     """Runs the tests named on the command line, or all, on the same two hosts; tests is a dictionary of functions of
     (bed)."""
     parser = harness.parser()
@@ -127,7 +128,7 @@ def main(tests, linux=False):
         sys.exit(harness.SKIP)
 
     def run():
-        with amdv_host.Hosts(cache, [archive], 2, TSC_SECONDS) as machines:
+        with amdv_host.Hosts(cache, [archive], 2, TSC_SECONDS, disk_mib) as machines:
             failed = run_on(machines, tests, options)
             for machine in machines:
                 machine.check()

@@ -25,7 +25,7 @@ Unavailable = debian_kernel.Unavailable
 NEEDED = {"qemu-system-x86_64": "qemu-system-x86"}
 INIT = Path(__file__).with_name("amdv_init")
 # With what each needs.
-MODULES = ("kvm-amd", "virtio_mmio", "virtio_net", "virtio_console", "tun", "veth", "bridge", "sch_netem", "tls")
+MODULES = ("kvm-amd", "virtio_mmio", "virtio_net", "virtio_console", "virtio_blk", "tun", "veth", "bridge", "sch_netem", "tls")
 MEMORY_MIB = 2048
 BOOT_SECONDS = 60
 CHANNELS = 10  # commands that can run in a host at the same time
@@ -149,13 +149,14 @@ class Command:
 
 class Host:
     """One emulated host. `link` is a socket to the other; `address`, of eth0 on it. `tsc_seconds`: what its TSC shows when
-    it starts. `console`: what QEMU does with its serial port; as it is, the kernel's last words are shown when it does not
-    boot."""
+    it starts. `disk`, a file, is its /dev/vda, and other hosts may have it too. `console`: what QEMU does with its serial
+    port; as it is, the kernel's last words are shown when it does not boot."""
 
-    def __init__(self, cache, overlays, name="a", link=None, address=None, tsc_seconds=0, memory_mib=MEMORY_MIB, cpus=1,
-                 console=None):
+    def __init__(self, cache, overlays, name="a", link=None, address=None, tsc_seconds=0, disk=None,
+                 memory_mib=MEMORY_MIB, cpus=1, console=None):
         self.name = name
         self.address = address
+        self.disk = disk
         self.scratch = tempfile.TemporaryDirectory(dir=cache.directory)
         self.channels = [Channel() for _ in range(CHANNELS)]
         self.unused = list(self.channels)
@@ -172,6 +173,9 @@ class Host:
         machine = ["qemu-system-x86_64", "-M", "microvm", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus),
                    "-m", str(memory_mib), "-nodefaults", "-display", "none", "-no-reboot", "-nic", "none", "-kernel",
                    str(cache.kernel), "-initrd", str(directory / "initrd"), "-append", " ".join(words)]
+        if disk is not None:
+            machine += ["-drive", f"if=none,id=disk,format=raw,file={disk},file.locking=off",
+                        "-device", "virtio-blk-device,drive=disk,share-rw=on"]
         if console is None:
             console = f"file,path={directory}/console"
         if tsc_seconds:
@@ -259,16 +263,19 @@ class Host:
 
 class Hosts:
     """One or two hosts; two are joined by a network, 10.9.0.1 and 10.9.0.2. `tsc_seconds` is how far the TSC of the second
-    is ahead; `console` is the first one's."""
+    is ahead; `console` is the first one's; `disk_mib` is the size of a disk that all of them have."""
 
-    def __init__(self, cache, overlays, count=1, tsc_seconds=0, console=None, **options):
+    def __init__(self, cache, overlays, count=1, tsc_seconds=0, disk_mib=0, console=None, **options):
+        self.disk = tempfile.NamedTemporaryFile(dir=cache.directory)
+        self.disk.truncate(disk_mib << 20)
         links = socket.socketpair() if count == 2 else (None,)
         self.hosts = []
         try:
             for number, link in enumerate(links):
                 self.hosts.append(Host(cache, overlays, name="ab"[number], link=link,
                                        address=f"10.9.0.{number + 1}" if link else None,
-                                       tsc_seconds=tsc_seconds * number, console=None if number else console,
+                                       tsc_seconds=tsc_seconds * number,
+                                       disk=self.disk.name if disk_mib else None, console=None if number else console,
                                        **options))
             for host in self.hosts:
                 host.wait_until_up()
@@ -283,6 +290,7 @@ class Hosts:
     def close(self):
         for host in self.hosts:
             host.close()
+        self.disk.close()
 
     def __enter__(self):
         return self.hosts

@@ -63,12 +63,13 @@ class Overlay:
         return self
 
     def add_build(self, build, linux=False):
-        """The binaries and the guests, and the tools that a test or a user of two hosts needs. `linux`: with its guest."""
+        """The binaries and the guests, and the tools that a test or a user of two hosts needs. `linux`: with its guest.
+        Name `ip` and `tc` there by their path: the shell takes busybox's own, which know less."""
         for name in ("vmm", "gated_vmm", "hostile_manifest", "host_tsc"):
             self.add_program(build / "bin" / name, f"{PLACE}/build/bin/{name}")
         for path in (*(build / "guests").glob("*.*"), *((build / "guests/linux").glob("*") if linux else ())):
             self.add(path, f"{PLACE}/build/guests/{path.relative_to(build / 'guests')}")
-        for tool in ("tc", "socat"):
+        for tool in ("ip", "tc", "socat"):
             path = shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
             if path is None:
                 raise debian_kernel.Unavailable(f"needs {tool} (Debian packages iproute2, socat)")
