@@ -7,8 +7,10 @@ instructions run, timings mean nothing.
 """
 
 import ctypes
+import fcntl
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,6 +45,36 @@ class Crashed(Exception):
     whatever runs in it. No verdict on us, so tests try once more."""
 
 
+class Scratch:
+    """A directory of one owner; what a killed owner leaves behind, the next Cache removes."""
+
+    def __init__(self, cache):
+        with debian_kernel.locked(cache.directory):
+            self.path = Path(tempfile.mkdtemp(prefix="scratch-", dir=cache.directory))
+            self.handle = os.open(self.path, os.O_RDONLY)
+            fcntl.flock(self.handle, fcntl.LOCK_EX)
+
+    def remove(self):
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self.handle)
+
+    @staticmethod
+    def sweep(directory):
+        """Call with the directory locked."""
+        for path in directory.glob("scratch-*"):
+            try:
+                handle = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue  # its owner has just removed it
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            except BlockingIOError:
+                pass  # its owner lives
+            finally:
+                os.close(handle)
+
+
 class Cache:
     """The kernel and the base initramfs, made when they are not there yet."""
 
@@ -56,6 +88,7 @@ class Cache:
         self.base = self.directory / "base.cpio"
         recipe = max(Path(path).stat().st_mtime for path in (INIT, debian_kernel.__file__, __file__, kernel.elf))
         with debian_kernel.locked(self.directory):
+            Scratch.sweep(self.directory)
             if not self.base.is_file() or self.base.stat().st_mtime < recipe:
                 self._make(kernel)
 
@@ -157,11 +190,11 @@ class Host:
         self.name = name
         self.address = address
         self.disk = disk
-        self.scratch = tempfile.TemporaryDirectory(dir=cache.directory)
+        self.scratch = Scratch(cache)
         self.channels = [Channel() for _ in range(CHANNELS)]
         self.unused = list(self.channels)
         self.changed = threading.Condition()
-        directory = Path(self.scratch.name)
+        directory = self.scratch.path
         with open(directory / "initrd", "wb") as initrd:
             for archive in (cache.base, *overlays):
                 initrd.write(Path(archive).read_bytes())
@@ -223,7 +256,7 @@ class Host:
             booted = False
         channel.socket.settimeout(None)
         if not booted:
-            console = Path(self.scratch.name) / "console"
+            console = self.scratch.path / "console"
             words = console.read_text(errors="replace")[-2000:] if console.exists() else ""
             raise Crashed(f"host {self.name} did not come up; its last words:\n{words}")
 
@@ -258,7 +291,7 @@ class Host:
     def close(self):
         self.process.kill()
         self.process.wait()
-        self.scratch.cleanup()
+        self.scratch.remove()
 
 
 class Hosts:
@@ -266,8 +299,11 @@ class Hosts:
     is ahead; `console` is the first one's; `disk_mib` is the size of a disk that all of them have."""
 
     def __init__(self, cache, overlays, count=1, tsc_seconds=0, disk_mib=0, console=None, **options):
-        self.disk = tempfile.NamedTemporaryFile(dir=cache.directory)
-        self.disk.truncate(disk_mib << 20)
+        self.scratch = Scratch(cache)
+        disk = self.scratch.path / "disk" if disk_mib else None
+        if disk:
+            disk.touch()
+            os.truncate(disk, disk_mib << 20)
         links = socket.socketpair() if count == 2 else (None,)
         self.hosts = []
         try:
@@ -275,7 +311,7 @@ class Hosts:
                 self.hosts.append(Host(cache, overlays, name="ab"[number], link=link,
                                        address=f"10.9.0.{number + 1}" if link else None,
                                        tsc_seconds=tsc_seconds * number,
-                                       disk=self.disk.name if disk_mib else None, console=None if number else console,
+                                       disk=disk, console=None if number else console,
                                        **options))
             for host in self.hosts:
                 host.wait_until_up()
@@ -290,7 +326,7 @@ class Hosts:
     def close(self):
         for host in self.hosts:
             host.close()
-        self.disk.close()
+        self.scratch.remove()
 
     def __enter__(self):
         return self.hosts
