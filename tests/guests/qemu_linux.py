@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from guests import disk_image, proof  # noqa: E402
 from integration import harness  # noqa: E402
 from integration.harness import Failure, check  # noqa: E402
-from support import amdv_host, linux_guest  # noqa: E402
+from support import amdv_host, amdv_tsc, linux_guest  # noqa: E402
 
 DISK_MIB = 8
 SEED = 0x7F4A7C159E3779B9
@@ -24,7 +24,7 @@ def start(image, disk, port):
     """QEMU with the guest; its serial port is the other end of `port`."""
     devices = ("isa-debug-exit,iobase=0xf4,iosize=4", "virtio-blk-device,drive=disk", "virtio-net-device,netdev=net",
                "virtio-rng-device", "virtio-serial-device", "virtconsole,chardev=console", "virtio-balloon-device")
-    words = " ".join((f"{linux_guest.CONSOLE} tsc=reliable tsc_early_khz={amdv_host.tsc_khz()}",
+    words = " ".join((f"{linux_guest.CONSOLE} tsc=reliable tsc_early_khz={amdv_tsc.tsc_khz()}",
                       "godwit.ip=10.0.2.15/24 godwit.gateway=10.0.2.2 godwit.cpu=1"))
     return subprocess.Popen(
         ["qemu-system-x86_64", "-M", "microvm,acpi=on", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2",

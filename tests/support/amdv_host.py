@@ -27,7 +27,8 @@ Unavailable = debian_kernel.Unavailable
 NEEDED = {"qemu-system-x86_64": "qemu-system-x86"}
 INIT = Path(__file__).with_name("amdv_init")
 # With what each needs.
-MODULES = ("kvm-amd", "virtio_mmio", "virtio_net", "virtio_console", "virtio_blk", "tun", "veth", "bridge", "sch_netem", "tls")
+MODULES = ("kvm-amd", "virtio_mmio", "virtio_net", "virtio_console", "virtio_blk", "tun", "veth", "bridge", "sch_netem",
+           "tls")
 MEMORY_MIB = 2048
 BOOT_SECONDS = 60
 CHANNELS = 10  # commands that can run in a host at the same time
@@ -199,8 +200,8 @@ class Host:
             for archive in (cache.base, *overlays):
                 initrd.write(Path(archive).read_bytes())
         khz = amdv_tsc.tsc_khz()
-        words = ["console=ttyS0 loglevel=3 panic=-1 mitigations=off tsc=reliable", f"tsc_early_khz={khz}", f"amdv.name={name}",
-                 f"amdv.channels={CHANNELS}"]
+        words = ["console=ttyS0 loglevel=3 panic=-1 mitigations=off tsc=reliable", f"tsc_early_khz={khz}",
+                 f"amdv.name={name}", f"amdv.channels={CHANNELS}"]
         if address:
             words.append(f"amdv.ip={address}/24")
         machine = ["qemu-system-x86_64", "-M", "microvm", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus),
@@ -230,7 +231,8 @@ class Host:
                       "-device", f"virtio-net-device,netdev=net,mac=52:54:00:00:00:{ord(self.name[0]):02x}"]
         for number, channel in enumerate(channels, 1):
             end = "null" if channel is None else f"socket,fd={channel.theirs.fileno()}"
-            words += ["-chardev", f"{end},id=channel{number}", "-device", f"virtserialport,chardev=channel{number},nr={number}"]
+            words += ["-chardev", f"{end},id=channel{number}",
+                      "-device", f"virtserialport,chardev=channel{number},nr={number}"]
         return words
 
     def _start(self, machine, link, console, *descriptors):
