@@ -45,7 +45,10 @@ Result<void> add_virtio(const virtio::Config& config, const BoardConfig& board, 
 }  // namespace
 
 std::vector<vmm::DeviceIdentity> fixed_devices() {
-    return {{Serial16550State::id}, {RtcCmosState::id}, {ResetPortState::id}, {ExitPortState::id},
+    return {{Serial16550State::id},
+            {RtcCmosState::id},
+            {ResetPortState::id},
+            {ExitPortState::id},
             {AcpiPowerState::id}};
 }
 
@@ -60,7 +63,8 @@ vmm::Platform describe_platform(const BoardConfig& config, std::uint32_t vcpus) 
     platform.power.soft_off_type = AcpiPower::kSoftOff;
     platform.power.reset_value = AcpiPower::kResetValue;
     for (const virtio::Config& device : config.virtio) {
-        platform.virtio.push_back({window_of(device), virtio::MmioTransport::kWindow, kVirtioGsi + device.window});
+        platform.virtio.push_back(
+            {window_of(device), virtio::MmioTransport::kWindow, kVirtioGsi + device.window});
     }
     return platform;
 }

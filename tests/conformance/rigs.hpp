@@ -120,6 +120,6 @@ using AcpiPowerRig = PortRig<devices::AcpiPower, devices::AcpiPowerState>;
 
 }  // namespace tests
 
-#define ALL_RIGS                                                                                    \
-    tests::SerialRig, tests::RtcRig, tests::ExitRig, tests::ResetRig, tests::AcpiPowerRig, tests::BlkRig, tests::NetRig, \
-        tests::ConsoleRig, tests::RngRig
+#define ALL_RIGS                                                                                          \
+    tests::SerialRig, tests::RtcRig, tests::ExitRig, tests::ResetRig, tests::AcpiPowerRig, tests::BlkRig, \
+        tests::NetRig, tests::ConsoleRig, tests::RngRig
