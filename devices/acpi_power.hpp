@@ -36,7 +36,7 @@ class AcpiPower final : public vmm::Device, public vmm::BusDevice {
     void write(std::uint64_t offset, std::span<const std::byte> data) override;
 
     vmm::DeviceIdentity identity() const override { return {AcpiPowerState::id, 0}; }
-    vmm::Result<void> pause(vmm::Duration) override { return {}; }
+    vmm::Result<std::uint64_t> pause(vmm::Duration) override { return {}; }
     void resume() override {}
     void reset() override {}
     void save(vmm::SnapshotWriter& snapshot) const override { snapshot.put(0, AcpiPowerState{}); }

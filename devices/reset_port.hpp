@@ -28,7 +28,7 @@ class ResetPort final : public vmm::Device, public vmm::BusDevice {
     void write(std::uint64_t offset, std::span<const std::byte> data) override;
 
     vmm::DeviceIdentity identity() const override { return {ResetPortState::id, 0}; }
-    vmm::Result<void> pause(vmm::Duration) override { return {}; }
+    vmm::Result<std::uint64_t> pause(vmm::Duration) override { return {}; }
     void resume() override {}
     void reset() override {}
     void save(vmm::SnapshotWriter& snapshot) const override { snapshot.put(0, ResetPortState{}); }

@@ -31,7 +31,7 @@ class RtcCmos final : public vmm::Device, public vmm::BusDevice {
     void write(std::uint64_t offset, std::span<const std::byte> data) override;
 
     vmm::DeviceIdentity identity() const override { return {RtcCmosState::id, 0}; }
-    vmm::Result<void> pause(vmm::Duration) override { return {}; }
+    vmm::Result<std::uint64_t> pause(vmm::Duration) override { return {}; }
     void resume() override {}
     // What the RESET pin does (data sheet, "RESET"): interrupt and square-wave enables go off and the flags
     // are cleared. Time and RAM have a battery and stay.

@@ -23,7 +23,7 @@ bool Serial16550::flush(vmm::Duration limit) {
 }
 
 // What is being delivered is a write that does not block, so the limit is never reached.
-vmm::Result<void> Serial16550::pause(vmm::Duration) {
+vmm::Result<std::uint64_t> Serial16550::pause(vmm::Duration) {
     std::unique_lock lock{mutex_};
     paused_ = true;
     delivered_.wait(lock, [&] { return !delivering_; });

@@ -39,7 +39,7 @@ class Serial16550 final : public vmm::Device, public vmm::BusDevice, private Ser
     void write(std::uint64_t offset, std::span<const std::byte> data) override;
 
     vmm::DeviceIdentity identity() const override { return {Serial16550State::id, 0}; }
-    vmm::Result<void> pause(vmm::Duration limit) override;
+    vmm::Result<std::uint64_t> pause(vmm::Duration limit) override;
     void resume() override;
     // Resets the chip; output that waits has left the chip already and stays.
     void reset() override;

@@ -9,6 +9,7 @@
 #include "migration/message.hpp"
 #include "migration/policy.hpp"
 #include "vmm/base/clock.hpp"
+#include "vmm/guest/device.hpp"
 
 namespace migration {
 
@@ -84,6 +85,10 @@ enum class Moment : std::uint8_t {
 struct Reached {
     Moment moment{};
 };
+// How the devices came to rest, inside pause_begun to paused.
+struct Drained {
+    vmm::Drain drain;
+};
 struct DestinationTimes {
     vmm::Duration verify{};   // inside the wait for Ready
     vmm::Duration restore{};  // inside the wait for Ready
@@ -105,7 +110,7 @@ struct Ended {
 struct Event {
     vmm::TimePoint at;
     std::variant<SourceEntered, DestinationEntered, SessionOpened, Warned, RoundStarted, Progressed,
-                 RoundFinished, Decided, Reached, DestinationTimes, DestinationResumed, Ended>
+                 RoundFinished, Decided, Reached, Drained, DestinationTimes, DestinationResumed, Ended>
         what;
 };
 

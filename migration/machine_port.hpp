@@ -23,7 +23,7 @@ class MachineSource final : public SourceVm {
     bool ended() const override { return lifecycle_.end().has_value(); }
     vmm::GuestMemory& memory() override { return machine_.memory(); }
     vmm::DirtyTracker& tracker() override { return machine_.tracker(); }
-    vmm::Result<void> pause(vmm::Duration limit) override { return lifecycle_.begin_handover(limit); }
+    vmm::Result<vmm::Drain> pause(vmm::Duration limit) override { return lifecycle_.begin_handover(limit); }
     vmm::Result<vmm::Bytes> save() override { return lifecycle_.save(); }
     vmm::Result<void> give_exclusives() override { return lifecycle_.give_exclusives(); }
     void take_exclusives() override { (void)lifecycle_.take_exclusives(); }

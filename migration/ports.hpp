@@ -5,6 +5,7 @@
 
 #include "migration/message.hpp"
 #include "vmm/base/clock.hpp"
+#include "vmm/guest/device.hpp"
 #include "vmm/guest/dirty.hpp"
 #include "vmm/guest/memory.hpp"
 
@@ -25,7 +26,7 @@ class SourceVm {
 
     // Stops vCPUs and devices, and keeps users from changing the run state until resume() or release(). The
     // guest may have ended: Code::guest_ended; or its devices do not come to rest within `limit`.
-    virtual vmm::Result<void> pause(vmm::Duration limit) = 0;
+    virtual vmm::Result<vmm::Drain> pause(vmm::Duration limit) = 0;
     // While paused; may write guest memory, so the trackers are collected again afterwards.
     virtual vmm::Result<vmm::Bytes> save() = 0;
     // What only one host at a time may use (disks) is free for the destination: flushed, and its locks given

@@ -65,6 +65,10 @@ void set_downtime(Report& report, const Moments& moments, const std::optional<De
     parts.other = *report.downtime - known;
 }
 
+json drain_json(const vmm::Drain& drain) {
+    return {{"requests", drain.requests}, {"ms", vmm::to_ms(drain.time)}};
+}
+
 json round_json(const Round& round) {
     return {{"round", round.number},
             {"ms", vmm::to_ms(round.duration)},
@@ -127,6 +131,7 @@ Report fold(std::span<const Event> events) {
                                running = event.at;
                            }
                        },
+                       [&](const Drained& e) { report.drain = e.drain; },
                        [&](const DestinationTimes& e) { destination = e; },
                        [&](const DestinationResumed& e) { resume = e.resume; },
                        [&](const Ended& e) {
@@ -186,6 +191,7 @@ json to_json(const Report& report) {
               {"commit_ms", ms(parts.commit)},
               {"resume_ms", ms(parts.resume)},
               {"other_ms", ms(parts.other)}}},
+            {"drain", report.drain ? drain_json(*report.drain) : json(nullptr)},
             {"predicted_downtime_ms", ms(report.predicted_downtime)},
             {"rounds", std::move(rounds)},
             {"bytes_sent", report.bytes_sent ? json(*report.bytes_sent) : json(nullptr)},
@@ -235,6 +241,11 @@ json to_json(const Event& event) {
             },
             [](const Reached& e) {
                 return json{{"event", "moment"}, {"moment", kMoments[static_cast<std::size_t>(e.moment)]}};
+            },
+            [](const Drained& e) {
+                json drain = drain_json(e.drain);
+                drain["event"] = "drained";
+                return drain;
             },
             [](const DestinationTimes& e) {
                 return json{{"event", "destination_times"},

@@ -25,6 +25,7 @@ struct Report {
     std::optional<vmm::Duration> total;     // request to Running, or to the end
     std::optional<vmm::Duration> downtime;  // first vCPU asked to stop to Running received: an upper bound
     DowntimeParts parts;
+    std::optional<vmm::Drain> drain;  // part of parts.pause
     std::optional<vmm::Duration> predicted_downtime;
     std::vector<Round> rounds;
     std::optional<std::uint64_t> bytes_sent;

@@ -159,9 +159,10 @@ Result<void> Source::pause() {
     enter(SourcePhase::pause);
     pause_ends_ = services_.clock.now() + options_.limits.max_pause;
     reached(Moment::pause_begun);
-    TRY(services_.vm.pause(options_.limits.max_pause));
+    const vmm::Drain drain = TRY(services_.vm.pause(options_.limits.max_pause));
     paused_ = true;
     reached(Moment::paused);
+    services_.events.on({services_.clock.now(), Drained{drain}});
     return {};
 }
 

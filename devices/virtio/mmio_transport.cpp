@@ -130,9 +130,10 @@ void MmioTransport::accept_features() {
     device_->accept(state_.driver_features);
 }
 
-Result<void> MmioTransport::pause(vmm::Duration limit) {
+Result<std::uint64_t> MmioTransport::pause(vmm::Duration limit) {
     std::unique_lock lock{mutex_};
     paused_ = true;
+    const std::size_t begun = device_->in_flight();
     if (!settled_.wait_for(lock, limit, [&] { return device_->in_flight() == 0; })) {
         const std::size_t left = device_->in_flight();
         lock.unlock();
@@ -141,7 +142,7 @@ Result<void> MmioTransport::pause(vmm::Duration limit) {
                          left, vmm::to_ms(limit));
     }
     device_->paused();
-    return {};
+    return begun;
 }
 
 void MmioTransport::resume() {

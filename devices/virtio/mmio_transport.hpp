@@ -46,7 +46,7 @@ class MmioTransport final : public vmm::Device, public vmm::BusDevice, private T
     void write(std::uint64_t offset, std::span<const std::byte> data) override;
 
     vmm::DeviceIdentity identity() const override;
-    vmm::Result<void> pause(vmm::Duration limit) override;
+    vmm::Result<std::uint64_t> pause(vmm::Duration limit) override;
     void resume() override;
     void reset() override;
     void save(vmm::SnapshotWriter& snapshot) const override;

@@ -95,7 +95,7 @@ void ScriptedSource::release() {
     released = true;
 }
 
-Result<void> ScriptedSource::pause(vmm::Duration) {
+Result<vmm::Drain> ScriptedSource::pause(vmm::Duration) {
     if (on_pause) {
         on_pause();
     }
@@ -103,7 +103,7 @@ Result<void> ScriptedSource::pause(vmm::Duration) {
         return vmm::Failure{*pause_error};
     }
     running = false;
-    return {};
+    return drain;
 }
 
 Result<vmm::Bytes> ScriptedSource::save() {

@@ -77,7 +77,7 @@ class ScriptedSource final : public migration::SourceVm {
     bool ended() const override { return has_ended; }
     vmm::GuestMemory& memory() override { return memory_; }
     vmm::DirtyTracker& tracker() override { return union_; }
-    vmm::Result<void> pause(vmm::Duration limit) override;
+    vmm::Result<vmm::Drain> pause(vmm::Duration limit) override;
     vmm::Result<vmm::Bytes> save() override;
     vmm::Result<void> give_exclusives() override;
     void take_exclusives() override { (void)disk->take(this); }
@@ -92,6 +92,7 @@ class ScriptedSource final : public migration::SourceVm {
     std::function<void()> on_save;
     std::function<void()> on_give;  // once the disk is free
     std::optional<vmm::Error> pause_error;
+    vmm::Drain drain;  // what a pause reports
     ScriptedDisk own_disk;
     ScriptedDisk* disk = &own_disk;
     std::atomic<bool> running = true;

@@ -18,6 +18,12 @@ struct DeviceIdentity {
     bool read_only = false;      // of a disk
 };
 
+// How devices came to rest in a pause.
+struct Drain {
+    std::uint64_t requests = 0;  // that had been begun and were finished in it
+    Duration time{};             // that all devices together took
+};
+
 // A device is made paused: resume() comes before the first vCPU runs.
 //
 // Called by the thread that controls the machine, never by two at once. A device has one mutex of its own,
@@ -28,9 +34,9 @@ class Device {
 
     virtual DeviceIdentity identity() const = 0;
     // vCPUs are stopped. On return the device neither touches guest memory nor raises a line nor does host
-    // I/O: what it has begun is finished, which takes at most `limit`. After an error the device goes on as
-    // before.
-    virtual Result<void> pause(Duration limit) = 0;
+    // I/O: what it has begun is finished, which takes at most `limit`; the value is how many requests that
+    // were. After an error the device goes on as before.
+    virtual Result<std::uint64_t> pause(Duration limit) = 0;
     // Undoes pause(), before the vCPUs run; raises again each line that its state says is up, because an
     // interrupt in flight may have been lost (a spurious one is legal).
     virtual void resume() = 0;

@@ -111,18 +111,23 @@ void Lifecycle::main() {
 }
 
 // All or none.
-Result<void> Lifecycle::pause_devices(Duration limit) {
+Result<Drain> Lifecycle::pause_devices(Duration limit) {
     const auto devices = machine_.devices();
+    const TimePoint begin = real_clock().now();
+    Drain drain;
     for (std::size_t i = 0; i < devices.size(); ++i) {
-        if (auto paused = devices[i]->pause(limit); !paused) {
+        const auto paused = devices[i]->pause(limit);
+        if (!paused) {
             for (std::size_t j = 0; j < i; ++j) {
                 devices[j]->resume();
             }
-            return paused;
+            return Failure{paused.error()};
         }
+        drain.requests += *paused;
     }
     halted_ = true;
-    return {};
+    drain.time = real_clock().now() - begin;
+    return drain;
 }
 
 // vCPUs are parked and the devices could not be paused: the guest is as it was, but for what it asked for in
@@ -141,12 +146,15 @@ Error Lifecycle::go_on_after(Error error) {
 
 // The guest may have asked for something in its last moment: an end is carried out now, a reset when it runs
 // again.
-Result<void> Lifecycle::halt_machine(Duration limit) {
+Result<Drain> Lifecycle::halt_machine(Duration limit) {
+    Drain drain;
     if (!halted_ && !end()) {
         team_->park();
-        if (auto paused = pause_devices(limit); !paused) {
+        auto paused = pause_devices(limit);
+        if (!paused) {
             return Failure{go_on_after(std::move(paused).error())};
         }
+        drain = *paused;
     }
     if (auto request = machine_.requests().take()) {
         if (request->kind == GuestRequest::Kind::reset) {
@@ -155,7 +163,8 @@ Result<void> Lifecycle::halt_machine(Duration limit) {
             finish(end_of(std::move(*request)));
         }
     }
-    return refuse_if_ended();
+    TRY(refuse_if_ended());
+    return drain;
 }
 
 Result<std::optional<TimePoint>> Lifecycle::run_if_wanted() {

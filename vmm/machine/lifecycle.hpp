@@ -70,8 +70,9 @@ class Lifecycle {
 
     // Handover, at the source. begin pauses the machine whatever the user wants; Code::guest_ended if the
     // guest ended at or before the pause, another code if its devices do not come to rest within `limit`: the
-    // handover is then over. A reset asked for at the pause is kept and travels.
-    Result<void> begin_handover(Duration limit);
+    // handover is then over. A reset asked for at the pause is kept and travels. Of devices that were at rest
+    // already nothing is drained.
+    Result<Drain> begin_handover(Duration limit);
     // The snapshot. Between begin and end; may be called again.
     Result<Bytes> save();
     // The guest stays here and goes on as the user wants it. Paused, when another has its disks.
@@ -118,8 +119,8 @@ class Lifecycle {
     void finish(GuestEnd end);
 
     // With the turn.
-    Result<void> halt_machine(Duration limit);
-    Result<void> pause_devices(Duration limit);
+    Result<Drain> halt_machine(Duration limit);
+    Result<Drain> pause_devices(Duration limit);
     Error go_on_after(Error error);
     Result<std::optional<TimePoint>> run_if_wanted();
     Result<TimePoint> try_run();

@@ -85,13 +85,13 @@ Result<CpuNeeds> Lifecycle::cpu_needs() {
     return needs;
 }
 
-Result<void> Lifecycle::begin_handover(Duration limit) {
+Result<Drain> Lifecycle::begin_handover(Duration limit) {
     Turn turn{*this};
     TRY(refuse_if_ended());
-    TRY(halt_machine(limit));
+    const Drain drain = TRY(halt_machine(limit));
     handover_ = true;
     turn.keep();
-    return {};
+    return drain;
 }
 
 Result<Bytes> Lifecycle::save() {

@@ -47,12 +47,12 @@ class FakeDevice final : public vmm::Device, public vmm::BusDevice {
     explicit FakeDevice(vmm::MachineControl& control) : control_(control) {}
 
     vmm::DeviceIdentity identity() const override { return {FakeDeviceState::id, 0}; }
-    vmm::Result<void> pause(vmm::Duration) override {
+    vmm::Result<std::uint64_t> pause(vmm::Duration) override {
         if (stuck) {
             return vmm::fail(vmm::Code::timeout, "fake device: stuck");
         }
         ++pauses;
-        return {};
+        return in_flight.load();
     }
     void resume() override { ++resumes; }
     void reset() override { value = 0; }
@@ -86,6 +86,7 @@ class FakeDevice final : public vmm::Device, public vmm::BusDevice {
 
     std::atomic<std::uint8_t> value = 0;
     std::atomic<bool> stuck = false;
+    std::atomic<std::uint64_t> in_flight = 0;  // what a pause drains
     std::atomic<int> pauses = 0;
     std::atomic<int> resumes = 0;
 

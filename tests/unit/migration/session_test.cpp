@@ -247,6 +247,29 @@ TEST_CASE("a destination that cannot start says failed, and the source resumes",
     CHECK(bed.receiver.records.status(Role::destination) == RecordStatus::failed);
 }
 
+TEST_CASE("what the pause drained is reported", "[migration]") {
+    Bed bed;
+    bed.source.drain = {3, std::chrono::milliseconds{2}};
+    REQUIRE(bed.migrate() == Outcome::completed);
+    REQUIRE(bed.migration_report.drain);
+    CHECK(bed.migration_report.drain->requests == 3);
+    CHECK(bed.migration_report.drain->time == std::chrono::milliseconds{2});
+}
+
+TEST_CASE("devices that do not come to rest end the migration, and say so", "[migration]") {
+    Bed bed;
+    bed.source.pause_error = vmm::Error{vmm::Code::timeout, "virtio-blk \"data\": 3 requests are left"};
+    REQUIRE(bed.migrate() == Outcome::failed);
+    const Reason& reason = bed.migration_report.reasons.at(0);
+    CHECK(reason.code == "timeout");
+    CHECK(reason.what == bed.source.pause_error->text());
+    CHECK(reason.where == "phase pause");
+    CHECK(!bed.migration_report.drain);
+    CHECK(bed.source.running);
+    CHECK(!bed.receiver.vm.running);
+    check_one_owner(bed, false);
+}
+
 TEST_CASE("a guest that ends before the pause ends the migration", "[migration]") {
     Bed bed;
     bed.source.pause_error = vmm::Error{vmm::Code::guest_ended, "the guest has ended"};
