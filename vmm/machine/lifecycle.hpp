@@ -75,7 +75,7 @@ class Lifecycle {
     Result<Drain> begin_handover(Duration limit);
     // The snapshot. Between begin and end; may be called again.
     Result<Bytes> save();
-    // The guest stays here and goes on as the user wants it. Paused, when another has its disks.
+    // The guest stays here, with its disks, and goes on as the user wants it. Paused, when another has them.
     Result<void> cancel_handover();
     // The guest has gone: it never runs here again. Ends it as handed_over.
     void finish_handover();

@@ -119,9 +119,12 @@ Result<void> Lifecycle::take_exclusives() {
 Result<void> Lifecycle::cancel_handover() {
     VERIFY(handover_);
     handover_ = false;
+    // Of a guest that stays paused too: nobody else may change its disks meanwhile.
+    const auto taken = take_exclusives();
     const auto ran = run_if_wanted();
     give_turn();
     TRY(ran);
+    TRY(taken);
     return {};
 }
 
