@@ -41,16 +41,22 @@ class Move(threading.Thread):
 class Scene:
     """A guest on host a, a receiver on host b, and a link between them that can be cut."""
 
+    receive_options = ()
+
     def __init__(self, options):
         self.bed = harness.Bed(options, gated=True)
         self.gate = self.bed.gate
 
     def __enter__(self):
         bed = self.bed.__enter__()
-        self.listener = bed.b.receive()
+        self.prepare()
+        self.listener = bed.b.receive(*self.receive_options)
         self.link = Proxy(self.listener.address)
         self.start_guest()
         return self
+
+    def prepare(self):
+        """Before any process is there."""
 
     def start_guest(self):
         self.guest = self.bed.a.run("dirty.elf", append="fill=8 ws=4 pps=5000", memory="32M")

@@ -13,6 +13,7 @@ class Proxy:
         self.changed = threading.Condition()
         self.pairs = []
         self.down = False  # ends new connections too, while it is set
+        self.kept = None  # what went to the target, and whither, while it is kept from it
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
@@ -32,16 +33,46 @@ class Proxy:
                 self.pairs.append((near, far))
                 self.changed.notify_all()
             for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+                threading.Thread(target=self._pump, args=(one, other, other is far), daemon=True).start()
 
-    @staticmethod
-    def _pump(one, other):
+    def _pump(self, one, other, to_target):
         try:
             while data := one.recv(1 << 16):
-                other.sendall(data)
+                if not (to_target and self._keep(other, data)):
+                    other.sendall(data)
         except OSError:
             pass
-        Proxy._end((one, other))
+        # What is kept can still be delivered.
+        self._end((one,) if to_target and self.kept is not None else (one, other))
+
+    def _keep(self, far, data):
+        with self.changed:
+            if self.kept is not None:
+                self.kept.append((far, data))
+                self.changed.notify_all()
+            return self.kept is not None
+
+    def keep(self):
+        """From now on nothing reaches the target."""
+        self.kept = []
+
+    def wait_kept(self):
+        with self.changed:
+            if not self.changed.wait_for(lambda: self.kept, 60):
+                raise TimeoutError("nothing came that could be kept")
+
+    def cut_near(self):
+        """Whoever connected sees every connection end, and gets no new one; the target sees nothing."""
+        self.down = True
+        with self.changed:
+            self._end([near for near, _ in self.pairs])
+
+    def deliver(self):
+        """The target gets late what was kept from it."""
+        with self.changed:
+            kept, self.kept = self.kept, None
+        for far, data in kept:
+            far.sendall(data)
 
     def wait_connected(self, count=1):
         """Returns once so many connections go through."""

@@ -348,6 +348,22 @@ TEST_CASE("records that cannot be written stop the move while the guest is safe"
     check_one_owner(bed, false);
 }
 
+TEST_CASE("while nobody says where the guest is the source has its disks", "[migration]") {
+    Bed bed;
+    bed.events.on_source = [&](SourcePhase phase) {
+        if (phase == SourcePhase::commit) {
+            CHECK(bed.disk.owned_by(nullptr));
+            bed.receiver.reachable = false;
+            bed.receiver.cut();
+        }
+    };
+    SourceOptions options;
+    options.query_patience = vmm::Duration::zero();
+    CHECK(bed.migrate(options) == Outcome::unknown);
+    CHECK(!bed.source.running);
+    CHECK(bed.disk.owned_by(&bed.source));
+}
+
 TEST_CASE("a person resolves what the destination cannot answer", "[migration]") {
     Bed bed;
     fill(bed, {2});
