@@ -139,6 +139,32 @@ TEST_CASE("a kick and an interrupt that were in flight are made up for on resume
     CHECK(target.read(kInterruptStatus) == 1);
 }
 
+TEST_CASE("an interrupt that the driver has not acknowledged is raised again, without a request",
+          "[devices]") {
+    RngHost source;
+    source.start(VirtioHost::kVersion1, 1);
+    source.add(0, {{VirtioHost::kData, 16, true}});
+    source.kick(0);
+    source.wait_used(0, 1);
+    REQUIRE(source.wait_interrupt());
+    REQUIRE(source.transport().pause(tests::kPauseLimit));
+    RngHost target;
+    vmm::Bytes memory(VirtioHost::kPages * vmm::kPageSize);
+    REQUIRE(source.memory().read(vmm::Gpa{0}, memory));
+    REQUIRE(target.memory().write(vmm::Gpa{0}, memory));
+    REQUIRE(restore(target.transport(), save(source.transport())));
+    target.transport().resume();
+    CHECK(target.interrupts() == 1);
+    // And where it was, when it stays.
+    (void)source.interrupts();
+    source.transport().resume();
+    CHECK(source.interrupts() == 1);
+    source.write(kInterruptAck, 1);
+    REQUIRE(source.transport().pause(tests::kPauseLimit));
+    source.transport().resume();
+    CHECK(source.interrupts() == 0);
+}
+
 TEST_CASE("a state that this device cannot have is refused", "[devices]") {
     RngHost source;
     source.start(VirtioHost::kVersion1, 1);

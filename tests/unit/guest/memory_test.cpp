@@ -1,6 +1,9 @@
 #include "vmm/guest/memory.hpp"
 
+#include <sys/mman.h>
+
 #include <catch2/catch.hpp>
+#include <csignal>
 
 using vmm::Backing;
 using vmm::Bitmap;
@@ -128,8 +131,56 @@ TEST_CASE("a write marks each page that it touches", "[guest]") {
     CHECK(collected(memory) == std::vector<std::uint64_t>{1, 2});
     REQUIRE(memory.write(Gpa{4 * kMiB + 4096}, Bytes(2 * 4096)));
     CHECK(collected(memory) == std::vector<std::uint64_t>{4 * 256 + 1, 4 * 256 + 2});
+    REQUIRE(memory.store_release(Gpa{kMiB + 2}, std::uint16_t{1}));
+    CHECK(collected(memory) == std::vector<std::uint64_t>{256});
     REQUIRE(memory.load<std::uint8_t>(Gpa{0}));
     CHECK(collected(memory).empty());
+}
+
+namespace {
+
+// Memory that cannot be read: whoever does is held in the handler, which looks at what is marked and then
+// makes it readable.
+class Unreadable {
+  public:
+    explicit Unreadable(GuestMemory& memory) {
+        memory_ = &memory;
+        bytes_ =
+            static_cast<std::byte*>(::mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        REQUIRE(bytes_ != MAP_FAILED);
+        struct sigaction action {};
+        action.sa_handler = [](int) {
+            marked_when_read_ = collected(*memory_);
+            (void)::mprotect(bytes_, kBytes, PROT_READ);
+        };
+        REQUIRE(::sigaction(SIGSEGV, &action, &before_) == 0);
+    }
+    ~Unreadable() {
+        (void)::sigaction(SIGSEGV, &before_, nullptr);
+        (void)::munmap(bytes_, kBytes);
+    }
+    std::span<const std::byte> bytes() const { return {bytes_, kBytes}; }
+    static const std::optional<std::vector<std::uint64_t>>& marked_when_read() { return marked_when_read_; }
+
+  private:
+    static constexpr std::size_t kBytes = vmm::kPageSize;
+    static inline GuestMemory* memory_ = nullptr;
+    static inline std::byte* bytes_ = nullptr;
+    static inline std::optional<std::vector<std::uint64_t>> marked_when_read_;
+    struct sigaction before_ {};
+};
+
+}  // namespace
+
+TEST_CASE("a write is marked when it has landed, not before", "[guest]") {
+    // Else a migration may take the mark, then read what was there before, and never look again.
+    GuestMemory memory = three_regions();
+    REQUIRE(memory.device_writes().start());
+    const Unreadable source{memory};
+    REQUIRE(memory.write(Gpa{4096}, source.bytes()));
+    REQUIRE(source.marked_when_read());
+    CHECK(source.marked_when_read()->empty());
+    CHECK(collected(memory) == std::vector<std::uint64_t>{1});
 }
 
 TEST_CASE("whole pages are RAM only when all of them are, in one region", "[guest]") {
