@@ -24,10 +24,12 @@ std::uint64_t window_of(const virtio::Config& config) {
     return kVirtioBase + config.window * virtio::MmioTransport::kWindow;
 }
 
-Result<void> add_virtio(const virtio::Config& config, const BoardConfig& board, const BoardPorts& ports) {
-    virtio::Made made = TRY(virtio::make_device(config, ports.io, board.serial_events));
-    auto transport = TRY(virtio::MmioTransport::create(
-        std::move(made.device), {config.id, config.window, ports.memory, ports.io, board.virtio_broken}));
+Result<void> add_virtio(const virtio::Config& config, const BoardConfig& config_of_board,
+                        const BoardPorts& ports, Board& board) {
+    virtio::Made made = TRY(virtio::make_device(config, ports.io, config_of_board.serial_events));
+    auto transport =
+        TRY(virtio::MmioTransport::create(std::move(made.device), {config.id, config.window, ports.memory,
+                                                                   ports.io, config_of_board.virtio_report}));
     const std::uint64_t base = window_of(config);
     TRY(ports.mmio.insert(base, virtio::MmioTransport::kWindow, *transport));
     TRY(ports.attach_interrupt(kVirtioGsi + config.window, transport->interrupt_fd()));
@@ -37,6 +39,9 @@ Result<void> add_virtio(const virtio::Config& config, const BoardConfig& board, 
     }
     if (made.exclusive != nullptr) {
         ports.add_exclusive(*made.exclusive);
+    }
+    if (made.console != nullptr) {
+        board.consoles.push_back(made.console);
     }
     ports.add_device(std::move(transport));
     return {};
@@ -87,7 +92,7 @@ Result<Board> build_board(BoardConfig config, const BoardPorts& ports) {
     TRY(add(std::make_unique<ExitPort>(ports.control), kExitPortBase));
     TRY(add(std::make_unique<AcpiPower>(ports.control), kAcpiPowerBase));
     for (const virtio::Config& device : config.virtio) {
-        TRY(add_virtio(device, config, ports));
+        TRY(add_virtio(device, config, ports, board));
     }
     return board;
 }

@@ -36,8 +36,9 @@ struct BoardConfig {
     SerialConfig serial;
     SerialEvents serial_events;
     std::vector<virtio::Config> virtio;
-    // The driver of a virtio device broke a rule; on the I/O thread or a vCPU's. Once for each device.
-    std::function<void(const std::string& what)> virtio_broken = [](const std::string&) {};
+    // The driver of a virtio device broke a rule, once for each device, or its host side failed; on the I/O
+    // thread or a vCPU's.
+    std::function<void(const std::string& what)> virtio_report = [](const std::string&) {};
 };
 
 // What the machine offers to its devices. All of it must outlive them.
@@ -61,6 +62,7 @@ struct BoardPorts {
 // Devices that their owner goes on talking to; the machine owns them.
 struct Board {
     Serial16550* serial = nullptr;
+    std::vector<virtio::Console*> consoles;
 };
 
 // What every board has: its devices but the virtio ones.

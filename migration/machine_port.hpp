@@ -25,6 +25,7 @@ class MachineSource final : public SourceVm {
     vmm::DirtyTracker& tracker() override { return machine_.tracker(); }
     vmm::Result<vmm::Drain> pause(vmm::Duration limit) override { return lifecycle_.begin_handover(limit); }
     vmm::Result<vmm::Bytes> save() override { return lifecycle_.save(); }
+    vmm::Result<void> flush_exclusives() override { return lifecycle_.flush_exclusives(); }
     vmm::Result<void> give_exclusives() override { return lifecycle_.give_exclusives(); }
     void take_exclusives() override { (void)lifecycle_.take_exclusives(); }
     vmm::Result<void> resume() override { return lifecycle_.cancel_handover(); }

@@ -15,7 +15,7 @@
 
 namespace migration {
 
-inline constexpr std::uint16_t kProtocolVersion = 1;
+inline constexpr std::uint16_t kProtocolVersion = 2;
 inline constexpr std::uint16_t kMaxStreams = 64;
 inline constexpr std::size_t kMaxTextBytes = 1024;
 

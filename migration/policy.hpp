@@ -39,10 +39,11 @@ struct FixedCosts {
     vmm::Duration save{};
     vmm::Duration restore{};
     vmm::Duration round_trip{};
-    vmm::Duration verify{};  // --verify full, on both sides
+    vmm::Duration verify{};   // --verify full, on both sides
+    vmm::Duration storage{};  // what was written to disks while the pause began
 
     // Kick and save, then state, Ready, Commit and Running: four one-way hops and the restore.
-    vmm::Duration total() const { return save + restore + verify + 2 * round_trip; }
+    vmm::Duration total() const { return save + restore + verify + storage + 2 * round_trip; }
 };
 
 enum class Action : std::uint8_t { another_round, switch_over, give_up };

@@ -29,6 +29,9 @@ class SourceVm {
     virtual vmm::Result<vmm::Drain> pause(vmm::Duration limit) = 0;
     // While paused; may write guest memory, so the trackers are collected again afterwards.
     virtual vmm::Result<vmm::Bytes> save() = 0;
+    // What the guest has written to disks so far is on the storage. While it runs, on a thread of its own;
+    // may take long.
+    virtual vmm::Result<void> flush_exclusives() = 0;
     // What only one host at a time may use (disks) is free for the destination: flushed, and its locks given
     // up.
     virtual vmm::Result<void> give_exclusives() = 0;

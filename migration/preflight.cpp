@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "vmm/guest/address.hpp"
 #include "vmm/machine/config.hpp"
@@ -38,6 +39,17 @@ void examine_devices(const Manifest& manifest, const Offer& offer, Reasons& reas
         return entry.state_name == device.state.name && entry.instance == device.instance &&
                entry.id == device.id;
     };
+    std::set<std::pair<std::string_view, std::uint32_t>> places;
+    std::set<std::string_view> ids;
+    for (const DeviceEntry& entry : manifest.devices) {
+        if (!places.emplace(entry.state_name, entry.instance).second ||
+            (!entry.id.empty() && !ids.insert(entry.id).second)) {
+            reasons.add("bad_manifest", "a device is there twice",
+                        place_of(entry.state_name, entry.instance, entry.id),
+                        "use a vmm that speaks this protocol");
+            return;
+        }
+    }
     for (const DeviceEntry& entry : manifest.devices) {
         const std::string where = place_of(entry.state_name, entry.instance, entry.id);
         const auto ours =

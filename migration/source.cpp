@@ -4,8 +4,10 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <future>
 
 #include "migration/greeting.hpp"
+#include "vmm/base/thread.hpp"
 
 namespace migration {
 
@@ -14,6 +16,13 @@ using vmm::Duration;
 using vmm::fail;
 using vmm::Result;
 using vmm::TimePoint;
+
+namespace {
+
+// Of disks: shorter than it is worth another round for.
+constexpr Duration kShortFlush = std::chrono::milliseconds{10};
+
+}  // namespace
 
 Source::Source(SourceServices services, SourceOptions options)
     : services_(services),
@@ -144,22 +153,56 @@ Result<void> Source::copy() {
         round.owed_after = copier_->owed_pages();
         rounds_.push_back(round);
         services_.events.on({services_.clock.now(), RoundFinished{round}});
-        const Verdict verdict = decide(options_.limits, rounds_, costs_);
-        services_.events.on({services_.clock.now(), Decided{verdict}});
-        if (verdict.action == Action::switch_over) {
+        if (TRY(worth_the_pause())) {
             return {};
         }
-        if (verdict.action == Action::give_up) {
-            return fail(Code::limit, "{}", verdict.why);
-        }
     }
+}
+
+Result<bool> Source::worth_the_pause() {
+    const Verdict verdict = decide(options_.limits, rounds_, costs_);
+    services_.events.on({services_.clock.now(), Decided{verdict}});
+    if (verdict.action == Action::give_up) {
+        return fail(Code::limit, "{}", verdict.why);
+    }
+    if (verdict.action != Action::switch_over || std::exchange(storage_flushed_, true)) {
+        return verdict.action == Action::switch_over;
+    }
+    // Once, before the pause, which then flushes only what was written since. Memory was written meanwhile
+    // too.
+    return TRY(flush_storage()) < kShortFlush && TRY(worth_the_pause());
+}
+
+// It may take long, and the destination must hear of us.
+Result<Duration> Source::flush_storage() {
+    std::promise<Result<void>> promise;
+    std::future<Result<void>> flushed = promise.get_future();
+    const TimePoint begin = services_.clock.now();
+    std::thread thread = TRY(vmm::start_thread("flush", [&] {
+        Result<void> result = services_.vm.flush_exclusives();
+        if (result) {
+            const TimePoint again = services_.clock.now();
+            result = services_.vm.flush_exclusives();
+            costs_.storage = services_.clock.now() - again;
+        }
+        promise.set_value(std::move(result));
+    }));
+    while (flushed.wait_for(kShortFlush) != std::future_status::ready) {
+        copy_control_->idle();
+    }
+    thread.join();
+    TRY(flushed.get());
+    TRY(check());
+    return services_.clock.now() - begin;
 }
 
 Result<void> Source::pause() {
     enter(SourcePhase::pause);
     pause_ends_ = services_.clock.now() + options_.limits.max_pause;
     reached(Moment::pause_begun);
-    const vmm::Drain drain = TRY(services_.vm.pause(options_.limits.max_pause));
+    // The machine comes to rest within what is left of all limits.
+    const Duration limit = *deadline().at - services_.clock.now();
+    const vmm::Drain drain = TRY(services_.vm.pause(std::max(limit, Duration::zero())));
     paused_ = true;
     reached(Moment::paused);
     services_.events.on({services_.clock.now(), Drained{drain}});

@@ -65,6 +65,8 @@ class Source {
     vmm::Result<void> preflight();
     vmm::Result<void> prepare();
     vmm::Result<void> copy();
+    vmm::Result<bool> worth_the_pause();
+    vmm::Result<vmm::Duration> flush_storage();
     vmm::Result<void> pause();
     vmm::Result<void> final();
     // Nothing: the destination runs the guest. An error inside: it never started it, and never will. An error
@@ -123,6 +125,7 @@ class Source {
     std::unique_ptr<RecordHandle> record_;
     std::unique_ptr<CopyControl> copy_control_;
     std::unique_ptr<Copier> copier_;
+    bool storage_flushed_ = false;
     bool paused_ = false;
     bool digest_verified_ = false;
     std::uint32_t inventories_ = 0;  // that follow a digest mismatch

@@ -119,7 +119,8 @@ Outcome Source::roll_back(vmm::Error error) {
     }
     // A wait that ran into a limit of the user's says only that the peer was slow.
     auto passed = passed_limit();
-    const bool ran_into_limit = passed && error.code() == Code::timeout;
+    // In the pause itself there is no peer: what did not come to rest is what matters.
+    const bool ran_into_limit = passed && error.code() == Code::timeout && phase_ != SourcePhase::pause;
     if (ran_into_limit) {
         error = std::move(*passed);
     }
@@ -291,10 +292,11 @@ Outcome Source::settle() {
     }
     // What has not left yet of Commit must not leave later, when a person may have decided otherwise.
     streams_[0]->abort();
-    services_.vm.take_exclusives();
     const TimePoint patience_ends = services_.clock.now() + options_.query_patience;
     bool lost = false;
     for (;;) {
+        // As soon as it can be had: a destination that was told to start later then cannot.
+        services_.vm.take_exclusives();
         if (auto outcome = act_on_resolution()) {
             return *outcome;
         }

@@ -19,7 +19,11 @@ constexpr std::uint64_t kFeatureWriteZeroes = std::uint64_t{1} << 14;
 constexpr std::array<std::uint16_t, 1> kQueueSizes{256};
 constexpr std::uint32_t kSegMax = 128;
 constexpr std::uint32_t kMaxRangeSectors = 1 << 22;  // 2 GiB a discard
-constexpr std::size_t kIdBytes = 20;                 // 5.2.6.1
+
+// What fallocate(2) says where the file system has no such thing, or not for blocks as small as these.
+bool cannot(int result) {
+    return result == -EOPNOTSUPP || result == -EINVAL;
+}
 
 }  // namespace
 
@@ -71,36 +75,31 @@ void Blk::process(unsigned) {
     if (!requests_.empty() && requests_.begin()->first < first_valid_) {
         return;
     }
-    take_requests();
-    begin_waiting();
+    const auto taken = take_requests();
+    ring_->submit();
+    if (!taken) {
+        return transport_->needs_reset(taken.error());
+    }
     transport_->used(0);
 }
 
-void Blk::take_requests() {
-    VirtQueue& queue = transport_->queue(0);
-    for (;;) {
-        auto chain = queue.pop();
-        if (!chain) {
-            return transport_->needs_reset(chain.error());
+// No more than there are buffers for: the rest stays in its queue, where it may migrate.
+Result<void> Blk::take_requests() {
+    const auto take = [this](const Chain& chain) -> Result<void> {
+        if (requests_.size() >= transport_->queue(0).state().size) {
+            return vmm::fail(vmm::Code::invalid, "more requests in flight than the queue has entries");
         }
-        if (!*chain) {
-            const auto more = queue.ask_for_notification();
-            if (!more) {
-                return transport_->needs_reset(more.error());
-            }
-            if (!*more) {
-                return;
-            }
-            continue;
-        }
-        auto request = decode_request(transport_->memory(), std::move(**chain),
-                                      {image_->sectors(), image_->read_only()});
-        if (!request) {
-            return transport_->needs_reset(request.error());
+        BlkRequest request =
+            TRY(decode_request(transport_->memory(), chain, {image_->sectors(), image_->read_only()}));
+        if (request.kind == BlkRequest::Kind::write_zeroes && write_through_) {
+            request.kind = BlkRequest::Kind::fill;
         }
         waiting_.push_back(next_number_);
-        requests_.emplace(next_number_++, std::move(*request));
-    }
+        requests_.emplace(next_number_++, std::move(request));
+        begin_waiting();
+        return {};
+    };
+    return serve_requests(*transport_, 0, take, [this] { return waiting_.empty(); });
 }
 
 void Blk::begin_waiting() {
@@ -113,7 +112,6 @@ void Blk::begin_waiting() {
         waiting_.pop_front();
         answer_if_done(request);
     }
-    ring_->submit();
 }
 
 bool Blk::begin(std::uint64_t number, BlkRequest& request) {
@@ -187,6 +185,7 @@ void Blk::complete() {
     }
     // What has left the queue before pause() is carried out in it.
     begin_waiting();
+    ring_->submit();
     transport_->used(0);
     if (transport_->active() && transport_->queue(0).state().ready) {
         process(0);
@@ -209,10 +208,10 @@ void Blk::ended(const Piece& piece, int result) {
             break;
         case Kind::discard:
             // A hint; on a disk that cannot, nothing is done.
-            request.status = result < 0 && result != -EOPNOTSUPP ? kBlkIoError : kBlkOk;
+            request.status = result < 0 && !cannot(result) ? kBlkIoError : kBlkOk;
             break;
         case Kind::write_zeroes:
-            if (result == -EOPNOTSUPP && found->first >= first_valid_) {
+            if (cannot(result) && found->first >= first_valid_) {
                 request.kind = Kind::fill;
                 request.waiting = true;
                 waiting_.push_back(found->first);
@@ -262,7 +261,7 @@ void Blk::answer_if_done(Requests::iterator request) {
 void Blk::answer(BlkRequest& request) {
     const Segments& writable = request.chain.writable;
     if (request.kind == BlkRequest::Kind::get_id) {
-        std::array<std::byte, kIdBytes> name{};
+        std::array<std::byte, kBlkIdBytes> name{};
         std::copy_n(std::as_bytes(std::span{id_}).begin(), std::min(id_.size(), name.size()), name.begin());
         const std::size_t room = writable.size() - sizeof request.status;
         writable.write(transport_->memory(), 0, std::span{name}.first(std::min(room, name.size())));

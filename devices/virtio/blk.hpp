@@ -30,7 +30,6 @@ class Blk final : public Device {
     void process(unsigned queue) override;
     void reset() override;
     std::size_t in_flight() const override { return requests_.size(); }
-    void paused() override {}
     void resumed(bool) override {}
     void save(vmm::SnapshotWriter& snapshot, std::uint32_t instance,
               const MmioState& transport) const override;
@@ -49,7 +48,7 @@ class Blk final : public Device {
 
     Blk(std::unique_ptr<DiskImage> image, std::unique_ptr<DiskRing> ring, std::string id);
 
-    void take_requests();
+    vmm::Result<void> take_requests();
     void begin_waiting();
     // False: there is no buffer for more of it now.
     bool begin(std::uint64_t number, BlkRequest& request);

@@ -65,9 +65,15 @@ void decode_range(BlkRequest& request, const vmm::GuestMemory& memory, const Blk
 }  // namespace
 
 std::uint32_t BlkRequest::written() const {
-    const std::uint64_t data =
-        kind == Kind::read || kind == Kind::get_id ? chain.writable.size() - kStatusBytes : 0;
-    return static_cast<std::uint32_t>(data + kStatusBytes);
+    // 2.7.8.2: bytes written from the front on without a gap; the status is the last of all.
+    const std::uint64_t room = chain.writable.size() - kStatusBytes;
+    std::uint64_t data = 0;
+    if (kind == Kind::get_id) {
+        data = std::min<std::uint64_t>(room, kBlkIdBytes);
+    } else if (kind == Kind::read && status == kBlkOk) {
+        data = room;
+    }
+    return static_cast<std::uint32_t>(data + (data == room ? kStatusBytes : 0));
 }
 
 Result<BlkRequest> decode_request(const vmm::GuestMemory& memory, Chain chain, const BlkLimits& limits) {

@@ -11,6 +11,8 @@ inline constexpr std::uint8_t kBlkOk = 0;
 inline constexpr std::uint8_t kBlkIoError = 1;
 inline constexpr std::uint8_t kBlkUnsupported = 2;
 
+inline constexpr std::size_t kBlkIdBytes = 20;  // 5.2.6.1: of a disk's serial number
+
 struct BlkRequest {
     enum class Kind : std::uint8_t {
         read,
@@ -37,7 +39,7 @@ struct BlkRequest {
     // Where data begins in the readable part of a write: behind the header.
     static constexpr std::uint64_t kHeaderBytes = 16;
 
-    // Bytes written into the chain when it has succeeded, the status byte included.
+    // Of the chain, for the used ring.
     std::uint32_t written() const;
 };
 

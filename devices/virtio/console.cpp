@@ -1,6 +1,7 @@
 #include "devices/virtio/console.hpp"
 
 #include <array>
+#include <thread>
 
 #include "vmm/base/check.hpp"
 
@@ -15,6 +16,7 @@ constexpr unsigned kReceive = 0;
 constexpr unsigned kTransmit = 1;
 constexpr std::array<std::uint16_t, 2> kQueueSizes{64, 64};
 constexpr std::size_t kPieceBytes = 4096;
+constexpr vmm::Duration kLookAgain = std::chrono::milliseconds{2};
 
 }  // namespace
 
@@ -28,79 +30,88 @@ Result<void> Console::attach(Transport& transport) {
     return {};
 }
 
-bool Console::usable(unsigned queue) const {
-    return transport_->active() && transport_->queue(queue).state().ready;
+// The lock is the transport's, so there is nothing to be woken by.
+bool Console::flush(vmm::Duration limit) {
+    const vmm::TimePoint end = vmm::real_clock().now() + limit;
+    bool waits = true;
+    transport_->locked([&] { flushing_ = true; });
+    backend_->wake();
+    while (waits && vmm::real_clock().now() < end) {
+        std::this_thread::sleep_for(kLookAgain);
+        transport_->locked([&] { waits = !output_.empty() && listener_ == Listener::present; });
+    }
+    bool empty = false;
+    transport_->locked([&] {
+        flushing_ = false;
+        empty = output_.empty();
+    });
+    return empty;
 }
 
 void Console::process(unsigned queue) {
-    if (queue == kTransmit && listener_ != Listener::present) {
-        if (auto dropped = drop_output(); !dropped) {
-            return transport_->needs_reset(dropped.error());
+    if (queue == kReceive) {
+        if (const auto asked = transport_->queue(kReceive).ask_for_notification(); !asked) {
+            return transport_->needs_reset(asked.error());
         }
-        return transport_->used(kTransmit);
+    } else if (const auto taken = serve_requests(*transport_, kTransmit,
+                                                 [this](const Chain& chain) { return take_output(chain); });
+               !taken) {
+        return transport_->needs_reset(taken.error());
     }
-    if (auto more = transport_->queue(queue).ask_for_notification(); !more) {
-        return transport_->needs_reset(more.error());
-    }
+    transport_->used(queue);
     backend_->wake();
 }
 
-Result<void> Console::drop_output() {
-    VirtQueue& queue = transport_->queue(kTransmit);
-    do {
-        while (const auto chain = TRY(queue.pop())) {
-            TRY(queue.push(chain->head, 0));
+Result<void> Console::take_output(const Chain& chain) {
+    std::array<std::byte, kPieceBytes> piece;
+    std::uint64_t done = 0;
+    while (const std::size_t size = chain.readable.read(transport_->memory(), done, piece)) {
+        done += size;
+        for (const std::byte value : std::span{piece}.first(size)) {
+            if (output_.room() == 0) {
+                output_.pop(1);
+            }
+            output_.push(value);
         }
-    } while (TRY(queue.ask_for_notification()));
-    delivered_ = 0;
-    return {};
-}
-
-bool Console::report(Result<bool> result, unsigned queue) {
-    if (!result) {
-        transport_->needs_reset(result.error());
-        return false;
     }
-    transport_->used(queue);
-    return *result;
+    if (listener_ == Listener::none) {
+        output_.clear();
+    }
+    return transport_->queue(kTransmit).push(chain.head, 0);
 }
 
 bool Console::transmit(const std::function<std::size_t(std::span<const std::byte>)>& deliver) {
     bool called = false;
     transport_->locked([&] {
-        called =
-            usable(kTransmit) && listener_ == Listener::present && report(transmit_some(deliver), kTransmit);
+        called = (transport_->active() || flushing_) && listener_ == Listener::present && !output_.empty();
+        if (called) {
+            const std::span<const std::byte> bytes = output_.front();
+            const std::size_t taken = deliver(bytes);
+            VERIFY(taken <= bytes.size());
+            output_.pop(taken);
+        }
     });
     return called;
 }
 
-Result<bool> Console::transmit_some(const std::function<std::size_t(std::span<const std::byte>)>& deliver) {
-    VirtQueue& queue = transport_->queue(kTransmit);
-    const auto chain = TRY(queue.pop());
-    if (!chain) {
-        return TRY(queue.ask_for_notification());
-    }
-    std::array<std::byte, kPieceBytes> piece;
-    const std::size_t size = chain->readable.read(transport_->memory(), delivered_, piece);
-    const std::size_t taken = size == 0 ? 0 : deliver(std::span{piece}.first(size));
-    VERIFY(taken <= size);
-    delivered_ += taken;
-    if (delivered_ < chain->readable.size()) {
-        queue.unpop(1);
-    } else {
-        delivered_ = 0;
-        TRY(queue.push(chain->head, 0));
-    }
-    return true;
-}
-
 bool Console::receive(const std::function<std::size_t(std::span<std::byte>)>& fetch) {
     bool called = false;
-    transport_->locked([&] { called = usable(kReceive) && report(receive_some(fetch), kReceive); });
+    transport_->locked([&] {
+        if (!transport_->active() || !transport_->queue(kReceive).state().ready) {
+            return;
+        }
+        const auto given = give_input(fetch);
+        if (!given) {
+            return transport_->needs_reset(given.error());
+        }
+        called = *given;
+        transport_->used(kReceive);
+    });
     return called;
 }
 
-Result<bool> Console::receive_some(const std::function<std::size_t(std::span<std::byte>)>& fetch) {
+// One buffer of the guest. False: there is none; the back end is woken when there is.
+Result<bool> Console::give_input(const std::function<std::size_t(std::span<std::byte>)>& fetch) {
     VirtQueue& queue = transport_->queue(kReceive);
     auto chain = TRY(queue.pop());
     if (!chain && TRY(queue.ask_for_notification())) {
@@ -110,8 +121,7 @@ Result<bool> Console::receive_some(const std::function<std::size_t(std::span<std
         return false;
     }
     if (chain->writable.size() == 0) {
-        TRY(queue.push(chain->head, 0));
-        return true;
+        return vmm::fail(vmm::Code::invalid, "a receive buffer without room");
     }
     std::array<std::byte, kPieceBytes> piece;
     const std::size_t room = std::min<std::size_t>(chain->writable.size(), piece.size());
@@ -130,21 +140,21 @@ void Console::set_listener(Listener listener) {
     // The back end calls this while it is attached, too, before there is an I/O thread.
     transport_->locked([&] {
         listener_ = listener;
-        if (usable(kTransmit)) {
-            process(kTransmit);
+        if (listener == Listener::none) {
+            output_.clear();
         }
     });
 }
 
 void Console::save(vmm::SnapshotWriter& snapshot, std::uint32_t instance, const MmioState& transport) const {
-    snapshot.put(instance, ConsoleState{transport, delivered_});
+    snapshot.put(instance, ConsoleState{transport, output_.copy()});
 }
 
 Result<MmioState> Console::restore(vmm::SnapshotReader& snapshot, std::uint32_t instance,
                                    const Check& check) {
     ConsoleState state = TRY(snapshot.take<ConsoleState>(instance));
     TRY(check(state.transport));
-    delivered_ = state.delivered;
+    output_.assign(state.output);
     return std::move(state.transport);
 }
 

@@ -25,10 +25,14 @@ class Transport {
     virtual VirtQueue& queue(unsigned index) = 0;
     // Interrupts the driver if it wants to know what was pushed to the queue.
     virtual void used(unsigned index) = 0;
+    // process() is to be called again for that queue, once others have had their turn.
+    virtual void come_again(unsigned index) = 0;
     virtual void config_changed() = 0;
     // The driver broke a rule: the device stops until it is reset (2.1.2). Nothing of its queues may be used
     // any more.
     virtual void needs_reset(const vmm::Error& why) = 0;
+    // The host side of the device is of no use any more; reported once.
+    virtual void host_failed(const vmm::Error& why) = 0;
     // Something that was in flight has ended; pause() may wait for it.
     virtual void settled() = 0;
     // For calls that come without the lock, on the I/O thread: makes `call` with it.
@@ -70,7 +74,6 @@ class Device {
 
     // Requests that have left their queue and not been answered: pause() waits until there are none.
     virtual std::size_t in_flight() const = 0;
-    virtual void paused() = 0;
     // After the queues were told that there may be requests. `moved`: for the first time since a restore.
     virtual void resumed(bool moved) = 0;
 
@@ -82,5 +85,30 @@ class Device {
     virtual vmm::Result<MmioState> restore(vmm::SnapshotReader& snapshot, std::uint32_t instance,
                                            const Check& check) = 0;
 };
+
+// Serves the requests of a queue one after another, with `serve(chain)`, while `ready()`: a device that is
+// not calls again when it is. A driver that adds them as fast as they are served does not keep the I/O thread
+// from others.
+template <typename Serve, typename Ready>
+vmm::Result<void> serve_requests(Transport& transport, unsigned index, Serve serve, Ready ready) {
+    constexpr int kAtOnce = 64;
+    VirtQueue& queue = transport.queue(index);
+    for (int i = 0; i < kAtOnce; ++i) {
+        if (!ready()) {
+            return {};
+        }
+        if (const auto chain = TRY(queue.pop())) {
+            TRY(serve(*chain));
+        } else if (!TRY(queue.ask_for_notification())) {
+            return {};
+        }
+    }
+    transport.come_again(index);
+    return {};
+}
+template <typename Serve>
+vmm::Result<void> serve_requests(Transport& transport, unsigned index, Serve serve) {
+    return serve_requests(transport, index, serve, [] { return true; });
+}
 
 }  // namespace devices::virtio

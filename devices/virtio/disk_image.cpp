@@ -124,13 +124,21 @@ Result<void> DiskImage::take() {
     return {};
 }
 
+Result<void> DiskImage::flush() {
+    if (!config_.read_only && ::fdatasync(fd_.get()) != 0) {
+        const int error = errno;
+        return vmm::Failure{
+            vmm::Error{Code::io, vmm::Error::from_errno(Code::io, "fdatasync " + config_.path, error).text() +
+                                     "; what its guest wrote may be lost: check the storage"}};
+    }
+    return {};
+}
+
 Result<void> DiskImage::give() {
     if (!owned_) {
         return {};
     }
-    if (!config_.read_only && ::fdatasync(fd_.get()) != 0) {
-        return fail_errno(Code::io, "fdatasync {}", config_.path);
-    }
+    TRY(flush());
     TRY(set(Lock::owner, Want::free));
     owned_ = false;
     return {};
@@ -140,9 +148,19 @@ Result<std::uint64_t> examine_disk(const DiskConfig& config) {
     const vmm::UniqueFd fd = TRY(open_file(config));
     TRY(check_direct(config));
     const std::uint64_t sectors = TRY(sectors_of(fd.get(), config));
-    struct flock range = lock_range(config.read_only ? F_RDLCK : F_WRLCK, kHeirAt);
-    if (::fcntl(fd.get(), F_OFD_GETLK, &range) == 0 && range.l_type != F_UNLCK) {
+    struct flock heir = lock_range(config.read_only ? F_RDLCK : F_WRLCK, kHeirAt);
+    if (::fcntl(fd.get(), F_OFD_GETLK, &heir) == 0 && heir.l_type != F_UNLCK) {
         return fail(Code::refused, "{} is about to be used by another guest; end that one first",
+                    config.path);
+    }
+    // The guest that asks to come has it open. Locks of a block device do not reach other hosts.
+    struct stat status {};
+    struct flock owner = lock_range(F_WRLCK, kOwnerAt);
+    if (::fstat(fd.get(), &status) == 0 && S_ISREG(status.st_mode) &&
+        ::fcntl(fd.get(), F_OFD_GETLK, &owner) == 0 && owner.l_type == F_UNLCK) {
+        return fail(Code::mismatch,
+                    "{} is not the image that the guest uses: nobody has it; give the same file on a shared "
+                    "file system",
                     config.path);
     }
     return sectors;

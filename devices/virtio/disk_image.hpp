@@ -4,7 +4,8 @@
 // Two locks (open file description locks, fcntl(2)) on bytes far behind any data: `owner` for the process
 // whose guest uses the disk, `heir` for one that is about to. Starting a guest and receiving one take `heir`
 // first; whoever gets `owner` gives `heir` up. So a disk that somebody may be about to receive is not given
-// to a third. Read-only disks take shared locks. Network file systems pass these locks on to other hosts.
+// to a third. Read-only disks take shared locks. Network file systems pass these locks on to other hosts;
+// those of a block device are its host's alone.
 #pragma once
 
 #include <string>
@@ -35,7 +36,9 @@ class DiskImage final : public vmm::Exclusive {
 
     // Takes `owner`. Waits a second for a process on its way out.
     vmm::Result<void> take() override;
-    // fdatasync(2), then `owner` is free.
+    // fdatasync(2). A read-only disk needs none.
+    vmm::Result<void> flush() override;
+    // Flushes, then `owner` is free.
     vmm::Result<void> give() override;
 
   private:
@@ -55,7 +58,8 @@ class DiskImage final : public vmm::Exclusive {
     bool owned_ = false;
 };
 
-// What a preflight says of a disk: its sectors, or why it cannot be used. Takes no lock.
+// What a preflight says of a disk that a guest elsewhere uses: its sectors, or why it cannot be used here.
+// Takes no lock.
 vmm::Result<std::uint64_t> examine_disk(const DiskConfig& config);
 
 }  // namespace devices::virtio

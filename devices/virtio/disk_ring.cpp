@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sched.h>
 
 #include <array>
 
@@ -103,12 +104,14 @@ void DiskRing::add(const Operation& operation) {
 }
 
 void DiskRing::submit() {
-    // EAGAIN and EBUSY ask us to come again; the completions that make room come by themselves.
-    int result = 0;
-    do {
+    // The kernel is out of memory for a moment, or was interrupted. Errors of the host and of the guest come
+    // as completions.
+    int result = ::io_uring_submit(&ring_);
+    while (result == -EINTR || result == -EAGAIN || result == -EBUSY || result == -ENOMEM) {
+        ::sched_yield();
         result = ::io_uring_submit(&ring_);
-    } while (result == -EINTR || result == -EAGAIN || result == -EBUSY);
-    VERIFY(result >= 0);  // no error of the host's or the guest's is reported here
+    }
+    VERIFY(result >= 0);
 }
 
 std::optional<DiskRing::Completion> DiskRing::next() {

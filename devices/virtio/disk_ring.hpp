@@ -20,7 +20,7 @@ class DiskRing {
   public:
     static constexpr unsigned kSlots = 16;
     static constexpr std::size_t kSlotBytes = 64 << 10;
-    // Operations in flight at one time.
+    // More than a device has in flight: one for each request of its queue, and one for each slot.
     static constexpr unsigned kMaxOperations = 512;
 
     static vmm::Result<std::unique_ptr<DiskRing>> create(int file);

@@ -1,7 +1,6 @@
 #include "devices/virtio/factory.hpp"
 
 #include "devices/virtio/blk.hpp"
-#include "devices/virtio/console.hpp"
 #include "devices/virtio/rng.hpp"
 
 namespace devices::virtio {
@@ -19,17 +18,19 @@ struct Maker {
         auto opened = TRY(DiskImage::open(config));
         auto device = TRY(Blk::create(std::move(opened), id));
         vmm::Exclusive* image = &device->image();
-        return Made{std::move(device), image};
+        return Made{std::move(device), image, nullptr};
     }
     Result<Made> operator()(const NetConfig& config) {
         Tap tap = TRY(Tap::open(config.tap));
-        return Made{TRY(Net::create(std::move(tap), config.mac)), nullptr};
+        return Made{TRY(Net::create(std::move(tap), config.mac)), nullptr, nullptr};
     }
     Result<Made> operator()(const ConsoleConfig& config) {
         auto backend = TRY(make_serial_backend(config.backend, loop, std::move(events)));
-        return Made{std::make_unique<Console>(std::move(backend)), nullptr};
+        auto device = std::make_unique<Console>(std::move(backend));
+        Console* console = device.get();
+        return Made{std::move(device), nullptr, console};
     }
-    Result<Made> operator()(const RngConfig&) { return Made{std::make_unique<Rng>(), nullptr}; }
+    Result<Made> operator()(const RngConfig&) { return Made{std::make_unique<Rng>(), nullptr, nullptr}; }
 };
 
 vmm::StateId id_of(const DiskConfig&) {

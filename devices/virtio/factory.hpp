@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "devices/serial_backend.hpp"
+#include "devices/virtio/console.hpp"
 #include "devices/virtio/disk_image.hpp"
 #include "devices/virtio/mmio_transport.hpp"
 #include "devices/virtio/net.hpp"
@@ -34,7 +35,9 @@ vmm::Result<vmm::DeviceIdentity> examine(const Config& config);
 
 struct Made {
     std::unique_ptr<Device> device;
-    vmm::Exclusive* exclusive = nullptr;  // belongs to the device
+    // Belong to the device, where it has such.
+    vmm::Exclusive* exclusive = nullptr;
+    Console* console = nullptr;
 };
 // Opens what the device needs of the host.
 vmm::Result<Made> make_device(const Config& config, vmm::EventLoop& loop, SerialEvents events);

@@ -25,6 +25,13 @@ Result<std::unique_ptr<MmioTransport>> MmioTransport::create(std::unique_ptr<vir
     return transport;
 }
 
+// A device that did not come to rest may still be called, until its watches have ended.
+MmioTransport::~MmioTransport() {
+    const auto quiet = place_.loop.quiesce();
+    device_.reset();
+    queues_.clear();
+}
+
 vmm::DeviceIdentity MmioTransport::identity() const {
     vmm::DeviceIdentity identity = device_->identity();
     identity.instance = place_.instance;
@@ -91,13 +98,17 @@ void MmioTransport::config_changed() {
     interrupt(kInterruptConfigChange);
 }
 
+void MmioTransport::host_failed(const vmm::Error& why) {
+    place_.report(fmt::format("{}: {}", name(), why.text()));
+}
+
 void MmioTransport::needs_reset(const vmm::Error& why) {
     if ((state_.status & kStatusNeedsReset) != 0) {
         return;
     }
     // Once: a guest must not fill the log.
     if (!std::exchange(broken_, true)) {
-        place_.broken(fmt::format("{}: its driver broke a rule: {}", name(), why.text()));
+        place_.report(fmt::format("{}: its driver broke a rule: {}", name(), why.text()));
     }
     state_.status |= kStatusNeedsReset;
     config_changed();
@@ -141,7 +152,6 @@ Result<std::uint64_t> MmioTransport::pause(vmm::Duration limit) {
         return vmm::fail(Code::timeout, "{}: {} requests are still with the host after {:.0f} ms", name(),
                          left, vmm::to_ms(limit));
     }
-    device_->paused();
     return begun;
 }
 

@@ -29,10 +29,11 @@ class MmioTransport final : public vmm::Device, public vmm::BusDevice, private T
         std::uint32_t instance = 0;  // its window
         vmm::GuestMemory& memory;
         vmm::EventLoop& loop;
-        // The driver broke a rule for the first time; with the device's lock held.
-        std::function<void(const std::string& what)> broken;
+        // The driver broke a rule for the first time, or the host side failed; with the device's lock held.
+        std::function<void(const std::string& what)> report;
     };
-    // What the place refers to must outlive it.
+    // What the place refers to must outlive it. Not destroyed on the I/O thread.
+    ~MmioTransport() override;
     static vmm::Result<std::unique_ptr<MmioTransport>> create(std::unique_ptr<virtio::Device> device,
                                                               Place place);
 
@@ -70,6 +71,8 @@ class MmioTransport final : public vmm::Device, public vmm::BusDevice, private T
     void used(unsigned index) override;
     void config_changed() override;
     void needs_reset(const vmm::Error& why) override;
+    void come_again(unsigned index) override { queues_[index].notify.wake(); }
+    void host_failed(const vmm::Error& why) override;
     void settled() override { settled_.notify_all(); }
     void locked(const std::function<void()>& call) override;
     vmm::Result<vmm::EventLoop::Watch> watch(int fd, std::uint32_t interest,
@@ -98,9 +101,9 @@ class MmioTransport final : public vmm::Device, public vmm::BusDevice, private T
     MmioState state_;  // its `queues` is empty: they are in queues_
     bool paused_ = true;
     bool moved_ = false;   // restored and not resumed since
-    bool broken_ = false;  // place_.broken was called
+    bool broken_ = false;  // and reported
     // Last, so destroyed first: both have handlers that call us. A deque, because queues do not move.
-    const std::unique_ptr<virtio::Device> device_;
+    std::unique_ptr<virtio::Device> device_;
     std::deque<Queue> queues_;
 };
 

@@ -36,7 +36,8 @@ constexpr std::size_t kStatusAt = 6;
 constexpr std::uint16_t kLinkUp = 1;
 constexpr std::uint16_t kAnnounce = 2;
 
-constexpr std::size_t kNumBuffersAt = 10;  // 5.1.6, in the header
+constexpr std::size_t kGsoTypeAt = 1;  // 5.1.6, in the header
+constexpr std::size_t kNumBuffersAt = 10;
 // 5.1.6.5: class and command in front, an acknowledgement behind.
 constexpr std::uint8_t kAnnounceClass = 3;
 constexpr std::uint8_t kAnnounceAck = 0;
@@ -88,7 +89,8 @@ void Net::write_mac(const MacAddress& mac) {
 
 void Net::set_announce(bool on) {
     announce_ = on;
-    vmm::store_le(config_.data() + kStatusAt, static_cast<std::uint16_t>(kLinkUp | (on ? kAnnounce : 0)));
+    vmm::store_le(config_.data() + kStatusAt,
+                  static_cast<std::uint16_t>((tap_failed_ ? 0U : kLinkUp) | (on ? kAnnounce : 0U)));
 }
 
 std::uint64_t Net::features() const {
@@ -111,22 +113,29 @@ Result<void> Net::attach(Transport& transport) {
 void Net::accept(std::uint64_t features) {
     features_ = features;
     const bool checksum = (features & kGuestCsum) != 0;
-    tap_.set_offload(
-        {checksum, checksum && (features & kGuestTso4) != 0, checksum && (features & kGuestTso6) != 0});
+    const Tap::Offload offload{checksum, checksum && (features & kGuestTso4) != 0,
+                               checksum && (features & kGuestTso6) != 0};
+    // It takes a lock that the whole host shares, and a guest may reset its device in a loop.
+    if (!(offload == offload_)) {
+        offload_ = offload;
+        tap_.set_offload(offload);
+    }
 }
 
 void Net::process(unsigned queue) {
     Result<void> served;
     switch (queue) {
         case kReceive:
-            tap_watch_.set_interest(EPOLLIN);
+            tap_watch_.set_interest(tap_failed_ ? 0U : std::uint32_t{EPOLLIN});
             served = receive();
             break;
         case kTransmit:
-            served = transmit();
+            served =
+                serve_requests(*transport_, queue, [this](const Chain& chain) { return transmit(chain); });
             break;
         default:
-            served = control();
+            served =
+                serve_requests(*transport_, queue, [this](const Chain& chain) { return control(chain); });
             break;
     }
     if (!served) {
@@ -147,13 +156,9 @@ void Net::on_tap() {
 }
 
 Result<void> Net::receive() {
-    for (int frames = 0; frames < kFramesAtOnce; ++frames) {
-        if (received_size_ == 0) {
-            const auto size = tap_.read(received_);
-            if (!size) {
-                return {};
-            }
-            received_size_ = *size;
+    for (int frames = 0; frames < kFramesAtOnce && !tap_failed_; ++frames) {
+        if (received_size_ == 0 && !fetch()) {
+            return {};
         }
         if (!TRY(deliver())) {
             tap_watch_.set_interest(0);
@@ -162,6 +167,32 @@ Result<void> Net::receive() {
         received_size_ = 0;
     }
     return {};
+}
+
+// False: there is no frame now.
+bool Net::fetch() {
+    const auto size = tap_.read(received_);
+    if (!size) {
+        // The interface was taken away. The guest sees that the link is down; no other tap takes its place.
+        tap_failed_ = true;
+        tap_watch_.set_interest(0);
+        set_announce(announce_);
+        transport_->config_changed();
+        transport_->host_failed(size.error());
+        return false;
+    }
+    if (!*size) {
+        return false;
+    }
+    if ((features_ & kGuestCsum) == 0) {
+        // 5.1.6.4: nothing that the driver does not know. A frame from before a reset may still have it.
+        if (received_[kGsoTypeAt] != std::byte{0}) {
+            return false;
+        }
+        std::fill_n(received_.begin(), kNumBuffersAt, std::byte{0});
+    }
+    received_size_ = **size;
+    return true;
 }
 
 // With MRG_RXBUF a frame may take several buffers; without, one that is too small loses it (5.1.6.3.2).
@@ -210,31 +241,19 @@ Result<bool> Net::deliver() {
     return true;
 }
 
-Result<void> Net::transmit() {
-    VirtQueue& queue = transport_->queue(kTransmit);
-    do {
-        while (const auto chain = TRY(queue.pop())) {
-            const std::size_t size = chain->readable.read(transport_->memory(), 0, sent_);
-            if (size == chain->readable.size()) {
-                tap_.write(std::span{sent_}.first(size));
-            }
-            TRY(queue.push(chain->head, 0));
-        }
-    } while (TRY(queue.ask_for_notification()));
-    return {};
+Result<void> Net::transmit(const Chain& chain) {
+    const std::size_t size = chain.readable.read(transport_->memory(), 0, sent_);
+    if (size == chain.readable.size()) {
+        tap_.write(std::span{sent_}.first(size));
+    }
+    return transport_->queue(kTransmit).push(chain.head, 0);
 }
 
-Result<void> Net::control() {
-    VirtQueue& queue = transport_->queue(kControl);
-    do {
-        while (const auto chain = TRY(queue.pop())) {
-            const std::array<std::uint8_t, 1> answer{obey(*chain)};
-            const std::size_t written =
-                chain->writable.write(transport_->memory(), 0, std::as_bytes(std::span{answer}));
-            TRY(queue.push(chain->head, static_cast<std::uint32_t>(written)));
-        }
-    } while (TRY(queue.ask_for_notification()));
-    return {};
+Result<void> Net::control(const Chain& chain) {
+    const std::array<std::uint8_t, 1> answer{obey(chain)};
+    const std::size_t written =
+        chain.writable.write(transport_->memory(), 0, std::as_bytes(std::span{answer}));
+    return transport_->queue(kControl).push(chain.head, static_cast<std::uint32_t>(written));
 }
 
 std::uint8_t Net::obey(const Chain& chain) {

@@ -47,7 +47,6 @@ class Net final : public Device {
     void process(unsigned queue) override;
     void reset() override;
     std::size_t in_flight() const override { return 0; }
-    void paused() override {}
     void resumed(bool moved) override;
     void save(vmm::SnapshotWriter& snapshot, std::uint32_t instance,
               const MmioState& transport) const override;
@@ -65,11 +64,12 @@ class Net final : public Device {
 
     void on_tap();
     vmm::Result<void> receive();
+    bool fetch();
     // False: the driver has given too few buffers for the frame that waits.
     vmm::Result<bool> deliver();
     vmm::Result<bool> gather_buffers();
-    vmm::Result<void> transmit();
-    vmm::Result<void> control();
+    vmm::Result<void> transmit(const Chain& chain);
+    vmm::Result<void> control(const Chain& chain);
     std::uint8_t obey(const Chain& chain);
     void announce_from_host();
     void set_announce(bool on);
@@ -84,6 +84,8 @@ class Net final : public Device {
     std::array<std::byte, 12> config_{};
     MacAddress mac_{};
     std::uint64_t features_ = 0;
+    Tap::Offload offload_;
+    bool tap_failed_ = false;
     bool announce_ = false;
     unsigned announcements_left_ = 0;
     vmm::Bytes received_ = vmm::Bytes(Tap::kMaxFrame);

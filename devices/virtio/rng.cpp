@@ -28,26 +28,22 @@ Result<void> Rng::attach(Transport& transport) {
 }
 
 void Rng::process(unsigned) {
-    if (auto served = serve(transport_->queue(0)); !served) {
+    if (auto served = serve_requests(*transport_, 0, [this](const Chain& chain) { return serve(chain); });
+        !served) {
         transport_->needs_reset(served.error());
         return;
     }
     transport_->used(0);
 }
 
-Result<void> Rng::serve(VirtQueue& queue) {
-    do {
-        while (const auto chain = TRY(queue.pop())) {
-            std::array<std::byte, kMaxBytes> entropy;
-            // At most 256 bytes come whole, whatever signals (getrandom(2)).
-            const ssize_t count = ::getrandom(entropy.data(), entropy.size(), 0);
-            VERIFY(count > 0);
-            const std::size_t written = chain->writable.write(
-                transport_->memory(), 0, std::span{entropy}.first(static_cast<std::size_t>(count)));
-            TRY(queue.push(chain->head, static_cast<std::uint32_t>(written)));
-        }
-    } while (TRY(queue.ask_for_notification()));
-    return {};
+Result<void> Rng::serve(const Chain& chain) {
+    std::array<std::byte, kMaxBytes> entropy;
+    // At most 256 bytes come whole, whatever signals (getrandom(2)).
+    const ssize_t count = ::getrandom(entropy.data(), entropy.size(), 0);
+    VERIFY(count > 0);
+    const std::size_t written = chain.writable.write(
+        transport_->memory(), 0, std::span{entropy}.first(static_cast<std::size_t>(count)));
+    return transport_->queue(0).push(chain.head, static_cast<std::uint32_t>(written));
 }
 
 void Rng::save(vmm::SnapshotWriter& snapshot, std::uint32_t instance, const MmioState& transport) const {

@@ -29,7 +29,6 @@ class Rng final : public Device {
     void process(unsigned queue) override;
     void reset() override {}
     std::size_t in_flight() const override { return 0; }
-    void paused() override {}
     void resumed(bool) override {}
     void save(vmm::SnapshotWriter& snapshot, std::uint32_t instance,
               const MmioState& transport) const override;
@@ -37,7 +36,7 @@ class Rng final : public Device {
                                    const Check& check) override;
 
   private:
-    vmm::Result<void> serve(VirtQueue& queue);
+    vmm::Result<void> serve(const Chain& chain);
 
     Transport* transport_ = nullptr;
 };

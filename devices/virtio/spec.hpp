@@ -7,12 +7,9 @@
 namespace devices::virtio {
 
 // Device status field, 2.1.
-inline constexpr std::uint32_t kStatusAcknowledge = 1;
-inline constexpr std::uint32_t kStatusDriver = 2;
 inline constexpr std::uint32_t kStatusDriverOk = 4;
 inline constexpr std::uint32_t kStatusFeaturesOk = 8;
 inline constexpr std::uint32_t kStatusNeedsReset = 64;
-inline constexpr std::uint32_t kStatusFailed = 128;
 
 // Reserved feature bits, 6.
 inline constexpr std::uint64_t kFeatureIndirectDesc = std::uint64_t{1} << 28;

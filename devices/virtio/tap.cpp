@@ -63,8 +63,14 @@ void Tap::set_offload(Offload offload) const {
     (void)::ioctl(fd_.get(), TUNSETOFFLOAD, static_cast<unsigned long>(flags));
 }
 
-std::optional<std::size_t> Tap::read(std::span<std::byte> frame) const {
+Result<std::optional<std::size_t>> Tap::read(std::span<std::byte> frame) const {
     const ssize_t count = ::read(fd_.get(), frame.data(), frame.size());
+    if (count == 0) {
+        return fail(Code::closed, "the tap cannot be read any more: it was closed");
+    }
+    if (count < 0 && errno != EAGAIN && errno != EINTR) {
+        return vmm::fail_errno(Code::io, "the tap cannot be read any more");
+    }
     if (count < static_cast<ssize_t>(kHeaderBytes)) {
         return std::nullopt;
     }

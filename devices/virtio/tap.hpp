@@ -30,10 +30,11 @@ class Tap {
         bool checksum = false;
         bool tcp4 = false;
         bool tcp6 = false;
+        friend bool operator==(const Offload&, const Offload&) = default;
     };
     void set_offload(Offload offload) const;
-    // A frame for the guest; nothing when there is none.
-    std::optional<std::size_t> read(std::span<std::byte> frame) const;
+    // A frame for the guest; nothing when there is none now. An error: there never will be.
+    vmm::Result<std::optional<std::size_t>> read(std::span<std::byte> frame) const;
     // A frame from the guest. One that the host does not take is lost, as on any wire.
     void write(std::span<const std::byte> frame) const;
 

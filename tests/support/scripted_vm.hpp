@@ -79,6 +79,10 @@ class ScriptedSource final : public migration::SourceVm {
     vmm::DirtyTracker& tracker() override { return union_; }
     vmm::Result<vmm::Drain> pause(vmm::Duration limit) override;
     vmm::Result<vmm::Bytes> save() override;
+    vmm::Result<void> flush_exclusives() override {
+        ++flushes;
+        return {};
+    }
     vmm::Result<void> give_exclusives() override;
     void take_exclusives() override { (void)disk->take(this); }
     vmm::Result<void> resume() override;
@@ -97,6 +101,7 @@ class ScriptedSource final : public migration::SourceVm {
     ScriptedDisk* disk = &own_disk;
     std::atomic<bool> running = true;
     std::atomic<bool> released = false;
+    std::atomic<int> flushes = 0;
     std::atomic<bool> has_ended = false;
     bool user_paused = false;
     std::uint64_t epoch = 4;

@@ -19,6 +19,8 @@ Result<int> receive(const ReceiveOptions& options, migration::EventSink* extra) 
     // Each session opens its own; here it only says early what each would say.
     TRY(vmm::Kvm::open());
     TRY(check_back_ends(options.guest));
+    std::vector<devices::virtio::Config> placed = options.guest.devices;
+    TRY(place_devices(placed));  // their windows are the guest's; no two may have one id
     TRY(control_place(options.guest, options.name));
     EndSignals signals = TRY(EndSignals::block());
     std::unique_ptr<Listener> listener = TRY(Listener::create(options, signals));

@@ -13,6 +13,8 @@ using migration::DeviceEntry;
 
 namespace {
 
+constexpr std::size_t kMaxReasons = devices::kVirtioWindows;  // one for each device that a guest can have
+
 bool is(const DeviceEntry& entry, const Config& config) {
     return !entry.id.empty() && entry.id == config.id &&
            entry.state_name == devices::virtio::state_id_of(config).name;
@@ -57,6 +59,9 @@ std::vector<vmm::DeviceIdentity> offer_devices(const migration::Manifest& manife
     std::vector<vmm::DeviceIdentity> offer = devices::fixed_devices();
     for (const Config& config : plan_devices(manifest, ours)) {
         auto identity = examine_here(config);
+        if (!identity && reasons.size() >= kMaxReasons) {
+            continue;
+        }
         if (!identity) {
             const auto name = devices::virtio::state_id_of(config);
             reasons.push_back(reason_from("device_unusable", identity.error(),

@@ -2,8 +2,6 @@
 // `receive` has for them.
 #pragma once
 
-#include <optional>
-
 #include "devices/virtio/factory.hpp"
 #include "migration/message.hpp"
 

@@ -158,8 +158,14 @@ void GuestProcess::on_guest_end() {
 void GuestProcess::finish(const GuestEnd& end) {
     status_ = status_of(end);
     const migration::Report report = migrations_->report();
-    if (end.reason != GuestEnd::Reason::handed_over && !board_.serial->flush(kFlushSerial)) {
-        log_line("guest {}: nobody took the last output of the serial port", name_);
+    if (end.reason != GuestEnd::Reason::handed_over) {
+        bool taken = board_.serial->flush(kFlushSerial);
+        for (devices::virtio::Console* console : board_.consoles) {
+            taken = console->flush(kFlushSerial) && taken;
+        }
+        if (!taken) {
+            log_line("guest {}: nobody took the last output of serial port and console", name_);
+        }
     }
     if (before_release_) {
         before_release_();

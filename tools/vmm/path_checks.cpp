@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "migration/record.hpp"
 #include "tools/vmm/places.hpp"
 #include "tools/vmm/unix_socket.hpp"
@@ -103,8 +105,9 @@ Result<void> check_back_ends(const GuestOptions& options) {
 migration::Reason reason_from(std::string code, const vmm::Error& error, std::string where) {
     const std::string& text = error.text();
     const std::size_t remedy = text.rfind("; ");
-    return {std::move(code), text.substr(0, remedy), std::move(where),
-            remedy == std::string::npos ? "see the log of `vmm receive`" : text.substr(remedy + 2)};
+    return {std::move(code), text.substr(0, std::min(remedy, migration::kMaxTextBytes)), std::move(where),
+            remedy == std::string::npos ? "see the log of `vmm receive`"
+                                        : text.substr(remedy + 2, migration::kMaxTextBytes)};
 }
 
 Result<void> check_records(const std::string& path) {

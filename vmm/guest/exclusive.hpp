@@ -14,6 +14,9 @@ class Exclusive {
     // Before the guest runs. Does nothing when it is held already; fails, saying what it is, when another
     // holds it. The device is paused.
     virtual Result<void> take() = 0;
+    // What the guest has written so far is on the storage, when this returns. Any thread, while the guest
+    // runs.
+    virtual Result<void> flush() = 0;
     // What the guest has written is on the storage, then others may take it. The device is paused. After an
     // error it is held still.
     virtual Result<void> give() = 0;

@@ -6,8 +6,7 @@
 
 namespace vmm {
 
-// Registers of a virtio device in the hole below 4 GiB, with its interrupt: edge-triggered, since each event
-// of the device is one (devices/virtio/mmio_transport.hpp).
+// Registers of a virtio device in the hole below 4 GiB, with its interrupt, which is edge-triggered.
 struct MmioWindow {
     std::uint64_t base = 0;  // guest physical
     std::uint64_t size = 0;  // bytes

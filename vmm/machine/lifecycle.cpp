@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include <algorithm>
+
 #include "vmm/base/check.hpp"
 
 namespace vmm {
@@ -116,7 +118,8 @@ Result<Drain> Lifecycle::pause_devices(Duration limit) {
     const TimePoint begin = real_clock().now();
     Drain drain;
     for (std::size_t i = 0; i < devices.size(); ++i) {
-        const auto paused = devices[i]->pause(limit);
+        const Duration spent = real_clock().now() - begin;
+        const auto paused = devices[i]->pause(std::max(limit - spent, Duration::zero()));
         if (!paused) {
             for (std::size_t j = 0; j < i; ++j) {
                 devices[j]->resume();
@@ -144,6 +147,20 @@ Error Lifecycle::go_on_after(Error error) {
     return error;
 }
 
+// vCPUs were parked, devices were not paused.
+Result<void> Lifecycle::unpark() {
+    if (machine_.requests().pending()) {
+        TRY(halt_machine(kDeviceLimit));
+        TRY(run_if_wanted());
+        return {};
+    }
+    if (auto entered = team_->run(); !entered) {
+        finish({GuestEnd::Reason::crash, 0, entered.error().text()});
+        return Failure{entered.error()};
+    }
+    return {};
+}
+
 // The guest may have asked for something in its last moment: an end is carried out now, a reset when it runs
 // again.
 Result<Drain> Lifecycle::halt_machine(Duration limit) {
@@ -156,7 +173,7 @@ Result<Drain> Lifecycle::halt_machine(Duration limit) {
         }
         drain = *paused;
     }
-    if (auto request = machine_.requests().take()) {
+    if (auto request = machine_.requests().take(); request && !end()) {
         if (request->kind == GuestRequest::Kind::reset) {
             flags_.reset_pending = true;
         } else {
@@ -202,7 +219,7 @@ Result<TimePoint> Lifecycle::try_run() {
     publish(RunState::running);
     auto entered = team_->run();
     if (!entered) {
-        (void)pause_devices(Duration::zero());  // the guest has ended
+        (void)pause_devices(kDeviceLimit);  // the guest has ended
     }
     return entered;
 }

@@ -99,6 +99,9 @@ class Lifecycle {
     // Take takes all that can be had; an error names the first that cannot.
     Result<void> give_exclusives();
     Result<void> take_exclusives();
+    // What the guest has written so far goes to the storage, while it runs, so that give has little to do.
+    // Without the turn; may take long.
+    Result<void> flush_exclusives();
     // Whether any vCPU ever ran: it is in KVM_RUN, or came back from it with anything but a failure.
     bool entered() const { return team_->ever_entered(); }
 
@@ -122,6 +125,7 @@ class Lifecycle {
     Result<Drain> halt_machine(Duration limit);
     Result<Drain> pause_devices(Duration limit);
     Error go_on_after(Error error);
+    Result<void> unpark();
     Result<std::optional<TimePoint>> run_if_wanted();
     Result<TimePoint> try_run();
 

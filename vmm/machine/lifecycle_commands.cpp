@@ -60,13 +60,19 @@ void Lifecycle::stop() {
 Result<CpuNeeds> Lifecycle::cpu_needs() {
     const Turn turn{*this};
     TRY(refuse_if_ended());
-    TRY(halt_machine(kDeviceLimit));
+    // The registers are the vCPUs' own: devices need not come to rest.
+    const bool ran = !halted_;
+    if (ran) {
+        team_->park();
+    }
     std::vector<std::vector<std::uint32_t>> found(machine_.vcpus().size());
     auto read = team_->for_each([&](Vcpu& vcpu) -> Result<void> {
         found[vcpu.index()] = nonzero_msrs(TRY(get_msrs(vcpu.fd(), vcpu.msrs())));
         return {};
     });
-    TRY(run_if_wanted());
+    if (ran) {
+        TRY(unpark());
+    }
     TRY(std::move(read));
 
     CpuNeeds needs;
@@ -99,7 +105,17 @@ Result<Bytes> Lifecycle::save() {
     return save_machine(machine_, *team_, flags_);
 }
 
+Result<void> Lifecycle::flush_exclusives() {
+    for (Exclusive* exclusive : machine_.exclusives()) {
+        TRY(exclusive->flush());
+    }
+    return {};
+}
+
 Result<void> Lifecycle::give_exclusives() {
+    if (!halted_) {
+        return fail(Code::timeout, "a device is not at rest");  // it may be writing
+    }
     for (Exclusive* exclusive : machine_.exclusives()) {
         TRY(exclusive->give());
     }

@@ -190,6 +190,25 @@ TEST_CASE("a reset forgets requests, and later ones wait for them", "[devices]")
     CHECK(host.used_index(0) == 1);
 }
 
+TEST_CASE("a driver has no more requests in flight than its queue has entries", "[devices]") {
+    BlkHost host;
+    host.start(VirtioHost::kVersion1 | kFlush, 1);
+    host.store(kHeader, std::uint32_t{4});  // a flush, which takes its time
+    // The same descriptors again and again, as if each were a request of its own.
+    for (int i = 0; i < 400 && host.read(kStatus) == 15; ++i) {
+        host.descriptor(VirtioHost::table(0), kHeader, 16, 1, 1);
+        host.descriptor(VirtioHost::table(0) + 16, kStatusAt, 1, 2, 0);
+        for (int j = 0; j < VirtioHost::kQueueSize; ++j) {
+            host.publish(0, 0);
+        }
+        host.kick(0);
+        host.sync();
+    }
+    REQUIRE(host.transport().pause(tests::kPauseLimit));
+    // Whether the disk was slow enough to show it or not, nothing is left over.
+    CHECK((host.read(kStatus) == 15 || host.broken.find("more requests in flight") != std::string::npos));
+}
+
 TEST_CASE("one process at a time owns a disk, and one at a time is about to", "[devices]") {
     tests::TempFolder folder;
     const std::string path = folder.file("disk");
@@ -198,6 +217,10 @@ TEST_CASE("one process at a time owns a disk, and one at a time is about to", "[
     auto source = DiskImage::open({path, false, false});
     REQUIRE(source);
     CHECK(!devices::virtio::examine_disk({path, false, false}));  // before the source has taken it
+    const std::string other = folder.file("other");
+    std::filesystem::copy_file(path, other);
+    CHECK_THAT(devices::virtio::examine_disk({other, false, false}).error().text(),
+               Catch::Matchers::Contains("is not the image that the guest uses"));
     REQUIRE((*source)->take());
     CHECK(*devices::virtio::examine_disk({path, false, false}) == 1);
     auto destination = DiskImage::open({path, false, false});

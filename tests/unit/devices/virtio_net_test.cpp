@@ -18,7 +18,7 @@ constexpr std::string_view kMac{"\x52\x54\x00\x01\x02\x03", 6};
 struct NetHost : VirtioHost {
     NetHost() {
         std::array<int, 2> ends{};
-        REQUIRE(::socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends.data()) == 0);
+        REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) == 0);
         REQUIRE(::fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0);
         wire = vmm::UniqueFd{ends[1]};
         auto device = devices::virtio::Net::create(devices::virtio::Tap::adopt(vmm::UniqueFd{ends[0]}),
@@ -88,6 +88,22 @@ TEST_CASE("a frame that is longer than its one buffer is lost, and the buffer is
     host.from_network("short");
     CHECK(host.wait_used(0, 1)[0].written == 17);
     CHECK(host.text(kBuffer + 12, 5) == "short");
+}
+
+TEST_CASE("a tap that was taken away is a link that is down", "[devices]") {
+    NetHost host;
+    host.start(VirtioHost::kVersion1, 2);
+    host.add(0, {{kBuffer, 1600, true}});
+    host.kick(0);
+    host.sync();
+    host.wire.reset();
+    CHECK(host.wait_interrupt());
+    CHECK(host.read(kInterruptStatus) == 2);
+    CHECK((host.read(kConfig + 4) >> 16) == 0);
+    CHECK_THAT(host.broken, Catch::Matchers::Contains("the tap cannot be read any more"));
+    host.kick(0);
+    host.sync();
+    CHECK(host.read(kStatus) == 15);
 }
 
 TEST_CASE("after a move the network hears of the guest, and the driver is asked to announce it",

@@ -53,6 +53,7 @@ class Claim final : public vmm::Exclusive {
         owner_ = this;
         return {};
     }
+    vmm::Result<void> flush() override { return {}; }
     vmm::Result<void> give() override {
         if (stuck) {
             return vmm::fail(Code::io, "{} cannot be flushed", name_);
@@ -113,7 +114,7 @@ TEST_CASE("a guest with a device that does not come to rest goes on, and can end
         CHECK(begun.error().text() == "fake device: stuck");
     }
     SECTION("a look at its vCPUs") {
-        CHECK(!f.lifecycle->cpu_needs());
+        CHECK(f.lifecycle->cpu_needs());  // which devices do not matter to
     }
     CHECK(eventually([&] { return machine.entries > entries; }));
     CHECK(f.lifecycle->state() == RunState::running);

@@ -152,6 +152,6 @@ TEST_CASE("the wire has not changed without a new protocol version", "[migration
         const vmm::Bytes frame = encode_frame(message);
         stream.insert(stream.end(), frame.begin(), frame.end());
     }
-    tests::check_golden("schema/migration-messages-v1.txt", schema);
-    tests::check_golden("stream/migration-messages-v1.bin", stream);
+    tests::check_golden("schema/migration-messages-v2.txt", schema);
+    tests::check_golden("stream/migration-messages-v2.bin", stream);
 }

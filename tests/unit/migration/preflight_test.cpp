@@ -89,6 +89,15 @@ TEST_CASE("preflight: each reason by itself", "[migration]") {
         offer.devices.back() = {{"virtio-blk", 1, 1}, 0, "data", 1 << 20, true};
         CHECK(codes(manifest, offer) == Codes{"other_disk"});
     }
+    SECTION("a device that is there twice") {
+        manifest.devices.push_back(manifest.devices[0]);
+        CHECK(codes(manifest, offer) == Codes{"bad_manifest"});
+    }
+    SECTION("an id that is there twice") {
+        manifest.devices[0].id = "a";
+        manifest.devices.push_back({"virtio-blk", 0, 1, "a"});
+        CHECK(codes(manifest, offer) == Codes{"bad_manifest"});
+    }
     SECTION("device too new") {
         manifest.devices[0].version = 2;
         CHECK(codes(manifest, offer) == Codes{"device_version"});

@@ -62,6 +62,15 @@ TEST_CASE("a guest moves: memory, state, boot image and records", "[migration]")
     CHECK(*parts.other >= vmm::Duration::zero());
 }
 
+TEST_CASE("disks are flushed once while the guest runs, and then in the pause", "[migration]") {
+    Bed bed;
+    bool ran = false;
+    bed.source.on_pause = [&] { ran = bed.source.flushes == 2 && bed.source.running; };
+    REQUIRE(bed.migrate() == Outcome::completed);
+    CHECK(ran);
+    CHECK(bed.source.flushes == 2);  // the second tells what one costs
+}
+
 TEST_CASE("a guest paused by its user arrives paused", "[migration]") {
     Bed bed;
     bed.source.user_paused = true;
