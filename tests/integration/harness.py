@@ -399,8 +399,8 @@ class Bed:
         self.gate = Gate(self.directory) if gated else None
         self.options = options
         self.random = random.Random(options.seed)
-        self.a = Host(self, "a")
-        self.b = Host(self, "b")
+        self.a = self.make_host("a")
+        self.b = self.make_host("b")
 
     def __enter__(self):
         return self
@@ -416,6 +416,9 @@ class Bed:
             self.gate.close()
         shutil.rmtree(self.directory, ignore_errors=True)
         return False
+
+    def make_host(self, name):
+        return Host(self, name)
 
     def show_manifests(self, address, name="guest"):
         """What the peer of tests/support/hostile_manifest.cpp was answered: the codes by what it showed, and a log."""

@@ -11,9 +11,11 @@ from integration.harness import check  # noqa: E402
 from support import json_schema  # noqa: E402
 
 
-def move(bed, here, there, serial, *args):
-    """Moves the guest; returns the report and its serial port there. The log of the one here is complete then."""
-    report = here.migrate(there.listener.address, "--verify", "full", *harness.LIMITS, *args)
+def move(bed, here, there, serial, *args, listener=None, name="guest"):
+    """Moves the guest; returns the report and its serial port there. The log of the one here is complete
+    then."""
+    address = (listener or there.listener).address
+    report = here.migrate(address, "--verify", "full", *harness.LIMITS, *args, name=name)
     json_schema.validate("migrate", report)
     check(report["result"] == "completed", f"result {report['result']}: {report['reasons']}")
     check(report["digest"]["verified"], "the digest was not verified")
@@ -23,7 +25,7 @@ def move(bed, here, there, serial, *args):
     while serial.line() is not None:
         pass
     serial.close()
-    return report, there.serial()
+    return report, there.serial(name)
 
 
 def several_moves(options, image, append, moves, memory="64M", cpus=1, before=None, after=None):
