@@ -38,7 +38,8 @@ def holders(path, at):
             continue  # it ended meanwhile
         for line in lines:
             words = line.split()
-            if words[:1] == ["lock:"] and words[2] == "OFDLCK" and words[6].endswith(f":{inode}") and words[7] == str(at):
+            if words[:1] == ["lock:"] and words[2] == "OFDLCK" and words[6].split(":")[-1] == str(inode) \
+                    and words[7] == str(at):
                 found.add(int(info.parts[2]))
     return found
 

@@ -128,7 +128,8 @@ class NetTraveller(Traveller):
 
     def finish(self):
         status = super().finish()
-        check(status["bad_checksums"] == "0" and status["late_answers"] == "0" and status["uncounted"] == "0", f"{status}")
+        wrong = [what for what in ("bad_checksums", "late_answers", "uncounted") if status[what] != "0"]
+        check(not wrong, f"{wrong}: {status}")
         return status
 
 
@@ -190,7 +191,7 @@ def netecho(options):
             guest = NetTraveller(bed, append=f"peer={netns.PEER_ADDRESS} beat_ms=20 {append}")
             peer.begin()
             gaps = Gaps()
-            for number in range(options.moves or 4):
+            for number in range(options.moves or 3):
                 guest.move()
                 peer.ask("sync")
                 guest.announced(number + 2)
@@ -244,28 +245,31 @@ def tap_refusals(options):
 
 
 def side_by_side(options):
-    """Four vCPUs with interrupts between them, a disk, and a network, in three guests beside each other, moved in turn."""
+    """Four vCPUs with interrupts between them, a disk, and a network, in three guests beside each other, moved in
+    turn."""
     with netns.Bed(options) as bed, Peer(bed) as peer:
         net = NetTraveller(bed, append=f"peer={netns.PEER_ADDRESS} beat_ms=20", name="net")
         blk = DiskTraveller(bed, name="blk")
         smp = Traveller(bed, "smp.elf", name="smp", cpus=4)
         peer.begin()
-        gaps = Gaps()
+        gaps, others = Gaps(), Gaps()
         for _ in range(options.moves or 3):
             for guest in (smp, blk):
                 guest.move()
                 guest.serial.check()
-            peer.ask("report")
+            others.add(peer.ask("report"))
             net.move()
             peer.ask("sync")
             gaps.add(peer.ask("report"))
         beats = net.finish()
         requests = blk.finish()
         ticks = smp.finish()
-        print(f"  smp, 4 vCPUs: {smp.tally}; {ticks['lost']} of {ticks['ticks']} ticks lost, {ticks['extra']} extra, "
-              f"{ticks['tsc_warps']} TSC warps\n"
+        # A tick that nothing explains ends that guest with FAIL (guest-images/deficit.hpp).
+        print(f"  smp, 4 vCPUs: {smp.tally}; {ticks['ticks']} ticks, {ticks['lost']} merged while a "
+              f"vCPU did not run, 0 unexplained, {ticks['extra']} extra, {ticks['tsc_warps']} TSC warps\n"
               f"  blkcheck: {blk.tally}; {requests} requests\n"
-              f"  netecho: {net.tally}; {gaps}; {beats['lost_answers']} of {beats['beats']} heartbeats lost")
+              f"  netecho: {net.tally}; {gaps}; {beats['lost_answers']} of {beats['beats']} heartbeats lost\n"
+              f"  while the other two moved: {others}")
 
 
 TESTS = {f.__name__: f for f in (
