@@ -123,7 +123,7 @@ TEST_CASE("a kick and an interrupt that were in flight are made up for on resume
     REQUIRE(source.wait_interrupt());
     REQUIRE(source.transport().pause(tests::kPauseLimit));
     // A kick that nobody has seen yet.
-    source.add(0, {{VirtioHost::kData, 32, true}});
+    source.add(0, {{VirtioHost::kData + 0x100, 32, true}});
 
     RngHost target;
     vmm::Bytes memory(VirtioHost::kPages * vmm::kPageSize);
@@ -136,6 +136,8 @@ TEST_CASE("a kick and an interrupt that were in flight are made up for on resume
     target.transport().resume();
     CHECK(target.wait_interrupt());
     CHECK(target.wait_used(0, 2)[1] == tests::UsedElement{1, 32});
+    // What was served at the source is not served again.
+    CHECK(target.text(VirtioHost::kData, 16) == source.text(VirtioHost::kData, 16));
     CHECK(target.read(kInterruptStatus) == 1);
 }
 
