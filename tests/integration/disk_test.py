@@ -50,18 +50,18 @@ class DiskScene(Scene):
 def all_reasons_at_once(options):
     """Every disk that does not fit, each with its name, beside what has nothing to do with disks."""
     with harness.Bed(options) as bed:
-        names = ("missing", "small", "writable", "unknown")
+        names = ("missing", "copied", "writable", "unknown")
         disks = {name: disk.make(bed.directory / name) for name in names}
-        small = disk.make(bed.directory / "smaller", 1 << 19)
+        copy = disk.make(bed.directory / "copy")
         guest = bed.a.run("hello.elf", *disk.option(disks["missing"], name="missing"),
-                          *disk.option(disks["small"], name="small"),
+                          *disk.option(disks["copied"], name="copied"),
                           *disk.option(disks["writable"], "ro", name="writable"),
                           *disk.option(disks["unknown"], name="unknown"), append="wait=1")
         guest.serial.expect("ready")
         listener = bed.b.receive("--max-memory", "16M", *disk.option(bed.directory / "nowhere", name="missing"),
-                                 *disk.option(small, name="small"), *disk.option(disks["writable"], name="writable"),
+                                 *disk.option(copy, name="copied"), *disk.option(disks["writable"], name="writable"),
                                  *disk.option(disk.make(bed.directory / "more"), name="surplus"))
-        wanted = {("device_unusable", "missing"), ("other_disk", "small"), ("other_disk", "writable"),
+        wanted = {("device_unusable", "missing"), ("device_unusable", "copied"), ("other_disk", "writable"),
                   ("unknown_device", "unknown"), ("surplus_device", "surplus"), ("memory_limit", "")}
         for answer, schema in ((bed.a.migrate(listener.address, status=1), "migrate"),
                                (bed.a.json("preflight", "guest", listener.address, status=1), "preflight")):
@@ -72,10 +72,10 @@ def all_reasons_at_once(options):
         texts = {reason["where"]: reason for reason in answer["reasons"]}
         missing = texts['device virtio-blk "missing"']
         check("No such file" in missing["what"] and "truncate(1)" in missing["do"], f"{missing}")
-        check("524288" in texts['device virtio-blk "small"']["what"], f"{texts}")
+        check("not the image that the guest uses" in texts['device virtio-blk "copied"']["what"], f"{texts}")
         check("read-only" in texts['device virtio-blk "writable"']["what"], f"{texts}")
         guest.serial.ask("status")
-        check(disk.owners(disks["small"]) == {guest.pid}, "the refused guest has lost a disk")
+        check(disk.owners(disks["copied"]) == {guest.pid}, "the refused guest has lost a disk")
 
 
 def refused_run(host, *args):
