@@ -34,6 +34,10 @@ class Failure(Exception):
     pass
 
 
+class Skipped(Exception):
+    """What one test of several needs is not here."""
+
+
 def check(condition, text):
     if not condition:
         raise Failure(text)
@@ -469,6 +473,8 @@ def run_tests(tests, options):
         try:
             tests[name](options)
             print(f"passed {name} in {time.monotonic() - start:.1f} s", flush=True)
+        except Skipped as reason:
+            print(f"skipped {name}: {reason}", flush=True)
         except (Failure, subprocess.TimeoutExpired) as failure:
             print(f"FAILED {name}: {failure}", flush=True)
             failed.append(name)

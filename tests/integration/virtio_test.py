@@ -179,8 +179,7 @@ def blkcheck_direct(options):
         try:
             os.close(os.open(disk.make(bed.directory / "probe"), os.O_RDWR | os.O_DIRECT))
         except OSError as error:
-            print(f"  skipped: no O_DIRECT in {bed.directory}: {error}")
-            return
+            raise harness.Skipped(f"no O_DIRECT in {bed.directory}: {error.strerror}") from None
     blkcheck(options, "direct")
 
 
