@@ -1,7 +1,5 @@
 #include "devices/virtio/virtqueue.hpp"
 
-#include <atomic>
-
 #include "devices/virtio/spec.hpp"
 #include "vmm/base/check.hpp"
 
@@ -48,7 +46,7 @@ void VirtQueue::set_features(std::uint64_t features) {
 }
 
 Result<std::uint16_t> VirtQueue::available_index() const {
-    return memory_.load_acquire<std::uint16_t>(Gpa{state_.available + kIndexAt});
+    return memory_.load_ordered<std::uint16_t>(Gpa{state_.available + kIndexAt});
 }
 
 Result<std::optional<Chain>> VirtQueue::pop() {
@@ -62,7 +60,7 @@ Result<std::optional<Chain>> VirtQueue::pop() {
     const std::uint64_t slot = state_.next_available % state_.size;
     Chain chain;
     chain.head =
-        TRY(memory_.load_acquire<std::uint16_t>(Gpa{state_.available + kRingAt + kAvailableBytes * slot}));
+        TRY(memory_.load_ordered<std::uint16_t>(Gpa{state_.available + kRingAt + kAvailableBytes * slot}));
     ++state_.next_available;
     TRY(walk(chain, Gpa{state_.descriptors}, state_.size, chain.head, false));
     return chain;
@@ -136,17 +134,16 @@ Result<void> VirtQueue::push(std::uint16_t head, std::uint32_t written) {
     TRY(memory_.store(element, std::uint32_t{head}));
     TRY(memory_.store(element + sizeof(std::uint32_t), written));
     ++state_.next_used;
-    return memory_.store_release(Gpa{state_.used + kIndexAt}, state_.next_used);
+    return memory_.store_ordered(Gpa{state_.used + kIndexAt}, state_.next_used);
 }
 
 Result<bool> VirtQueue::ask_for_notification() {
     if (event_idx_) {
         // 2.7.10: avail_event, behind the used ring.
-        TRY(memory_.store_release(Gpa{state_.used + kRingAt + kUsedBytes * state_.size},
+        TRY(memory_.store_ordered(Gpa{state_.used + kRingAt + kUsedBytes * state_.size},
                                   state_.next_available));
         // The driver stores its index, then reads ours; we the other way round. One of the two sees the
         // other's.
-        std::atomic_thread_fence(std::memory_order_seq_cst);
     }
     return TRY(available_index()) != state_.next_available;
 }
@@ -156,14 +153,14 @@ Result<bool> VirtQueue::wants_interrupt() {
     if (old == state_.next_used) {
         return false;
     }
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // as above: our index is stored
+    // As above: our index is stored.
     if (!event_idx_) {
-        const auto flags = TRY(memory_.load_acquire<std::uint16_t>(Gpa{state_.available}));
+        const auto flags = TRY(memory_.load_ordered<std::uint16_t>(Gpa{state_.available}));
         return (flags & kNoInterrupt) == 0;
     }
     // 2.7.7.2: used_event, behind the available ring, is among those pushed.
     const auto event = TRY(
-        memory_.load_acquire<std::uint16_t>(Gpa{state_.available + kRingAt + kAvailableBytes * state_.size}));
+        memory_.load_ordered<std::uint16_t>(Gpa{state_.available + kRingAt + kAvailableBytes * state_.size}));
     return static_cast<std::uint16_t>(state_.next_used - event - 1) <
            static_cast<std::uint16_t>(state_.next_used - old);
 }

@@ -60,17 +60,18 @@ class GuestMemory {
         return write(gpa, bytes_of(value));
     }
 
-    // For rings shared with a running guest (virtio 1.2 section 2.7): one access of the whole value, with
-    // acquire and release ordering. The address must be a multiple of its size.
+    // For rings shared with a running guest (virtio 1.2 section 2.7): one access of the whole value,
+    // sequentially consistent with the others, so that a load does not come before an earlier store. The
+    // address must be a multiple of its size.
     template <std::unsigned_integral T>
-    Result<T> load_acquire(Gpa gpa) const {
+    Result<T> load_ordered(Gpa gpa) const {
         const std::span<std::byte> at = TRY(aligned_bytes(gpa, sizeof(T)));
-        return __atomic_load_n(reinterpret_cast<const T*>(at.data()), __ATOMIC_ACQUIRE);
+        return __atomic_load_n(reinterpret_cast<const T*>(at.data()), __ATOMIC_SEQ_CST);
     }
     template <std::unsigned_integral T>
-    Result<void> store_release(Gpa gpa, T value) {
+    Result<void> store_ordered(Gpa gpa, T value) {
         const std::span<std::byte> at = TRY(aligned_bytes(gpa, sizeof(T)));
-        __atomic_store_n(reinterpret_cast<T*>(at.data()), value, __ATOMIC_RELEASE);
+        __atomic_store_n(reinterpret_cast<T*>(at.data()), value, __ATOMIC_SEQ_CST);
         device_writes_->mark({gpa.value >> kPageShift, 1});
         return {};
     }

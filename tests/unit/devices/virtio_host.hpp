@@ -155,7 +155,7 @@ class VirtioHost {
     }
     void publish(unsigned queue, std::uint16_t head) {
         store(available(queue) + 4 + 2 * (available_[queue] % kQueueSize), head);
-        REQUIRE(memory_.store_release(vmm::Gpa{available(queue) + 2}, ++available_[queue]));
+        REQUIRE(memory_.store_ordered(vmm::Gpa{available(queue) + 2}, ++available_[queue]));
     }
     void kick(unsigned queue) { write(mmio::kQueueNotify, queue); }
 
@@ -170,7 +170,7 @@ class VirtioHost {
         return elements;
     }
     std::uint16_t used_index(unsigned queue) {
-        return *memory_.load_acquire<std::uint16_t>(vmm::Gpa{used(queue) + 2});
+        return *memory_.load_ordered<std::uint16_t>(vmm::Gpa{used(queue) + 2});
     }
     // Every notification so far has been served.
     void sync() {

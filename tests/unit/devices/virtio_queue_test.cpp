@@ -174,7 +174,7 @@ TEST_CASE("indices of a ring wrap", "[devices]") {
         ring.host.descriptor(VirtioHost::table(0), 0x80000, 4, 0, 0);
         ring.host.store(VirtioHost::available(0) + 4 + 2 * ((index - 1) % VirtioHost::kQueueSize),
                         std::uint16_t{0});
-        REQUIRE(ring.host.memory().store_release(vmm::Gpa{VirtioHost::available(0) + 2}, index));
+        REQUIRE(ring.host.memory().store_ordered(vmm::Gpa{VirtioHost::available(0) + 2}, index));
         REQUIRE(*ring.pop());
         ring.host.store(VirtioHost::available(0) + 4 + 2 * VirtioHost::kQueueSize,
                         static_cast<std::uint16_t>(index - 1));

@@ -131,7 +131,7 @@ TEST_CASE("a write marks each page that it touches", "[guest]") {
     CHECK(collected(memory) == std::vector<std::uint64_t>{1, 2});
     REQUIRE(memory.write(Gpa{4 * kMiB + 4096}, Bytes(2 * 4096)));
     CHECK(collected(memory) == std::vector<std::uint64_t>{4 * 256 + 1, 4 * 256 + 2});
-    REQUIRE(memory.store_release(Gpa{kMiB + 2}, std::uint16_t{1}));
+    REQUIRE(memory.store_ordered(Gpa{kMiB + 2}, std::uint16_t{1}));
     CHECK(collected(memory) == std::vector<std::uint64_t>{256});
     REQUIRE(memory.load<std::uint8_t>(Gpa{0}));
     CHECK(collected(memory).empty());
