@@ -32,6 +32,7 @@ MODULES = ("kvm-amd", "virtio_mmio", "virtio_net", "virtio_console", "virtio_blk
 MEMORY_MIB = 2048
 BOOT_SECONDS = 60
 CHANNELS = 10  # commands that can run in a host at the same time
+CHANNEL_SECONDS = 120  # until one of them is free
 STATUS = b"amdv-status "
 PR_SET_PDEATHSIG = 1
 
@@ -265,7 +266,8 @@ class Host:
     def start(self, command, interactive=False):
         """Starts a line for the shell. `interactive`: its standard input is the channel's."""
         with self.changed:
-            self.changed.wait_for(lambda: self.unused)
+            if not self.changed.wait_for(lambda: self.unused, CHANNEL_SECONDS):
+                raise RuntimeError(f"all {CHANNELS} channels of host {self.name} are in use: {command}")
             channel = self.unused.pop(0)
         return Command(self, channel, command, interactive)
 
