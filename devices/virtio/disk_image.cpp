@@ -6,6 +6,8 @@
 
 #include <thread>
 
+#include "vmm/base/advice.hpp"
+
 namespace devices::virtio {
 
 using vmm::Code;
@@ -37,11 +39,7 @@ Result<vmm::UniqueFd> open_file(const DiskConfig& config) {
             errno == EINVAL && config.direct    ? "its file system has no O_DIRECT: leave `direct` out"
             : errno == EROFS || errno == EACCES ? "make it writable, or add `ro`"
                                                 : "make the image first, for example with truncate(1)";
-        const int error = errno;
-        return vmm::Failure{vmm::Error{
-            Code::io,
-            fmt::format("{}; {}", vmm::Error::from_errno(Code::io, "open " + config.path, error).text(),
-                        remedy)}};
+        return advise(fail_errno(Code::io, "open {}", config.path), remedy);
     }
     return fd;
 }
@@ -126,10 +124,8 @@ Result<void> DiskImage::take() {
 
 Result<void> DiskImage::flush() {
     if (!config_.read_only && ::fdatasync(fd_.get()) != 0) {
-        const int error = errno;
-        return vmm::Failure{
-            vmm::Error{Code::io, vmm::Error::from_errno(Code::io, "fdatasync " + config_.path, error).text() +
-                                     "; what its guest wrote may be lost: check the storage"}};
+        return advise(fail_errno(Code::io, "fdatasync {}", config_.path),
+                      "what its guest wrote may be lost: check the storage");
     }
     return {};
 }

@@ -6,6 +6,7 @@
 
 #include <array>
 
+#include "vmm/base/advice.hpp"
 #include "vmm/base/check.hpp"
 
 namespace devices::virtio {
@@ -19,8 +20,7 @@ constexpr unsigned kFile = 0;  // among the registered ones
 
 Result<void> check(int result, const char* what, const char* remedy = "use Linux 5.15 or later") {
     if (result < 0) {
-        return vmm::Failure{vmm::Error{
-            Code::io, fmt::format("{}; {}", vmm::Error::from_errno(Code::io, what, -result).text(), remedy)}};
+        return advise(vmm::Failure{vmm::Error::from_errno(Code::io, what, -result)}, remedy);
     }
     return {};
 }

@@ -8,20 +8,14 @@
 
 #include <cstring>
 
+#include "vmm/base/advice.hpp"
+
 namespace devices::virtio {
 
 using vmm::Code;
 using vmm::fail;
+using vmm::fail_errno;
 using vmm::Result;
-
-namespace {
-
-vmm::Failure cannot(const std::string& what, int error, std::string_view remedy) {
-    return vmm::Failure{vmm::Error{
-        Code::io, fmt::format("{}; {}", vmm::Error::from_errno(Code::io, what, error).text(), remedy)}};
-}
-
-}  // namespace
 
 Result<Tap> Tap::open(const std::string& name) {
     if (name.empty() || name.size() >= IFNAMSIZ) {
@@ -30,26 +24,27 @@ Result<Tap> Tap::open(const std::string& name) {
     }
     // Else the kernel would make one, without an address or a bridge.
     if (::if_nametoindex(name.c_str()) == 0) {
-        return cannot("tap " + name, errno,
+        return advise(fail_errno(Code::io, "tap {}", name),
                       fmt::format("make it with `ip tuntap add {} mode tap vnet_hdr`", name));
     }
     vmm::UniqueFd fd{::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK)};
     if (!fd) {
-        return cannot("open /dev/net/tun", errno, "load the module tun, and be allowed to open it");
+        return advise(fail_errno(Code::io, "open /dev/net/tun"),
+                      "load the module tun, and be allowed to open it");
     }
     ifreq request{};
     std::memcpy(request.ifr_name, name.data(), name.size());
     request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
     if (::ioctl(fd.get(), TUNSETIFF, &request) != 0) {
-        return cannot("tap " + name, errno,
-                      errno == EBUSY ? "another process uses it"
-                      : errno == EPERM
-                          ? "let `ip tuntap add` make it with `user` or `group`"
-                          : "make it anew with `ip tuntap add .. mode tap vnet_hdr`, without multi_queue");
+        const char* remedy =
+            errno == EBUSY   ? "another process uses it"
+            : errno == EPERM ? "let `ip tuntap add` make it with `user` or `group`"
+                             : "make it anew with `ip tuntap add .. mode tap vnet_hdr`, without multi_queue";
+        return advise(fail_errno(Code::io, "tap {}", name), remedy);
     }
     int header = kHeaderBytes;
     if (::ioctl(fd.get(), TUNSETVNETHDRSZ, &header) != 0) {
-        return cannot("tap " + name, errno, "use a newer kernel");
+        return advise(fail_errno(Code::io, "tap {}", name), "use a newer kernel");
     }
     Tap tap{std::move(fd)};
     tap.set_offload({});
@@ -69,7 +64,7 @@ Result<std::optional<std::size_t>> Tap::read(std::span<std::byte> frame) const {
         return fail(Code::closed, "the tap cannot be read any more: it was closed");
     }
     if (count < 0 && errno != EAGAIN && errno != EINTR) {
-        return vmm::fail_errno(Code::io, "the tap cannot be read any more");
+        return fail_errno(Code::io, "the tap cannot be read any more");
     }
     if (count < static_cast<ssize_t>(kHeaderBytes)) {
         return std::nullopt;
@@ -79,11 +74,6 @@ Result<std::optional<std::size_t>> Tap::read(std::span<std::byte> frame) const {
 
 void Tap::write(std::span<const std::byte> frame) const {
     (void)!::write(fd_.get(), frame.data(), frame.size());
-}
-
-Result<void> examine_tap(const std::string& name) {
-    TRY(Tap::open(name));
-    return {};
 }
 
 }  // namespace devices::virtio

@@ -44,7 +44,4 @@ class Tap {
     vmm::UniqueFd fd_;
 };
 
-// Whether a tap of that name can be opened now, for a preflight: it is there and nobody uses it.
-vmm::Result<void> examine_tap(const std::string& name);
-
 }  // namespace devices::virtio

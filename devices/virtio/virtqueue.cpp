@@ -140,10 +140,10 @@ Result<void> VirtQueue::push(std::uint16_t head, std::uint32_t written) {
 Result<bool> VirtQueue::ask_for_notification() {
     if (event_idx_) {
         // 2.7.10: avail_event, behind the used ring.
-        TRY(memory_.store_ordered(Gpa{state_.used + kRingAt + kUsedBytes * state_.size},
-                                  state_.next_available));
         // The driver stores its index, then reads ours; we the other way round. One of the two sees the
         // other's.
+        TRY(memory_.store_ordered(Gpa{state_.used + kRingAt + kUsedBytes * state_.size},
+                                  state_.next_available));
     }
     return TRY(available_index()) != state_.next_available;
 }
@@ -153,7 +153,7 @@ Result<bool> VirtQueue::wants_interrupt() {
     if (old == state_.next_used) {
         return false;
     }
-    // As above: our index is stored.
+    // As above: push() has stored our index.
     if (!event_idx_) {
         const auto flags = TRY(memory_.load_ordered<std::uint16_t>(Gpa{state_.available}));
         return (flags & kNoInterrupt) == 0;

@@ -9,6 +9,7 @@
 #include "tools/vmm/parse.hpp"
 #include "tools/vmm/path_checks.hpp"
 #include "tools/vmm/places.hpp"
+#include "vmm/base/advice.hpp"
 #include "vmm/machine/loader.hpp"
 
 namespace tools {

@@ -10,6 +10,7 @@
 #include "tools/vmm/log.hpp"
 #include "tools/vmm/path_checks.hpp"
 #include "tools/vmm/places.hpp"
+#include "vmm/base/advice.hpp"
 
 namespace tools {
 

@@ -8,6 +8,7 @@
 #include "migration/record.hpp"
 #include "tools/vmm/places.hpp"
 #include "tools/vmm/unix_socket.hpp"
+#include "vmm/base/advice.hpp"
 
 namespace tools {
 
@@ -21,7 +22,7 @@ namespace {
 Result<void> check_directory_of(const std::string& path, const char* what) {
     const std::string directory = directory_of(path);
     if (::access(directory.c_str(), W_OK | X_OK) != 0) {
-        return advise(Result<void>{fail_errno(Code::io, "directory {} of {} {}", directory, what, path)},
+        return advise(fail_errno(Code::io, "directory {} of {} {}", directory, what, path),
                       "make it, or choose another path");
     }
     struct stat status {};
@@ -41,7 +42,7 @@ Result<void> check_file(const std::string& path) {
         return fail(Code::invalid, "serial file {} is a directory; choose another path", path);
     }
     if (::access(path.c_str(), W_OK) != 0) {
-        return advise(Result<void>{fail_errno(Code::io, "serial file {}", path)},
+        return advise(fail_errno(Code::io, "serial file {}", path),
                       "make it writable, or choose another path");
     }
     return {};
@@ -114,7 +115,7 @@ Result<void> check_records(const std::string& path) {
     constexpr const char* kRemedy = "give another --state-dir";
     TRY(advise(migration::RecordDirectory::open(path), kRemedy));
     if (::access(path.c_str(), W_OK | X_OK) != 0) {
-        return advise(Result<void>{fail_errno(Code::io, "record directory {}", path)}, kRemedy);
+        return advise(fail_errno(Code::io, "record directory {}", path), kRemedy);
     }
     return {};
 }

@@ -29,14 +29,4 @@ vmm::Result<void> check_records(const std::string& path);
 // What a preflight says of such an error: our texts end with what to do.
 migration::Reason reason_from(std::string code, const vmm::Error& error, std::string where);
 
-// The same outcome, with what to do behind the text of an error.
-template <typename T>
-vmm::Result<T> advise(vmm::Result<T> result, std::string_view remedy) {
-    if (result) {
-        return result;
-    }
-    return vmm::Failure{
-        vmm::Error{result.error().code(), fmt::format("{}; {}", result.error().text(), remedy)}};
-}
-
 }  // namespace tools
