@@ -31,6 +31,20 @@ struct flock lock_range(int type, off_t at) {
     return range;
 }
 
+// Whether `is_free` becomes true in time: a process on its way out keeps its locks for a moment. Nothing
+// tells when a lock becomes free but a wait without a limit.
+template <typename IsFree>
+Result<bool> wait_for(IsFree is_free) {
+    const vmm::TimePoint end = vmm::real_clock().now() + kPatience;
+    while (!TRY(is_free())) {
+        if (vmm::real_clock().now() >= end) {
+            return false;
+        }
+        std::this_thread::sleep_for(kAgain);
+    }
+    return true;
+}
+
 Result<vmm::UniqueFd> open_file(const DiskConfig& config) {
     const int flags = (config.read_only ? O_RDONLY : O_RDWR) | (config.direct ? O_DIRECT : 0);
     vmm::UniqueFd fd{::open(config.path.c_str(), flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)};
@@ -99,15 +113,10 @@ Result<bool> DiskImage::set(Lock lock, Want want) const {
     return fail_errno(Code::io, "lock {}", config_.path);
 }
 
-// Nothing tells when a lock becomes free but a wait without a limit.
 Result<void> DiskImage::insist(Lock lock) const {
-    const vmm::TimePoint end = vmm::real_clock().now() + kPatience;
-    while (!TRY(set(lock, Want::held))) {
-        if (vmm::real_clock().now() >= end) {
-            return fail(Code::refused, "{} is in use by another guest{}; end that one first", config_.path,
-                        lock == Lock::heir ? ", or about to be" : "");
-        }
-        std::this_thread::sleep_for(kAgain);
+    if (!TRY(wait_for([&] { return set(lock, Want::held); }))) {
+        return fail(Code::refused, "{} is in use by another guest{}; end that one first", config_.path,
+                    lock == Lock::heir ? ", or about to be" : "");
     }
     return {};
 }
@@ -144,8 +153,11 @@ Result<std::uint64_t> examine_disk(const DiskConfig& config) {
     const vmm::UniqueFd fd = TRY(open_file(config));
     TRY(check_direct(config));
     const std::uint64_t sectors = TRY(sectors_of(fd.get(), config));
-    struct flock heir = lock_range(config.read_only ? F_RDLCK : F_WRLCK, kHeirAt);
-    if (::fcntl(fd.get(), F_OFD_GETLK, &heir) == 0 && heir.l_type != F_UNLCK) {
+    const auto no_heir = [&]() -> Result<bool> {
+        struct flock heir = lock_range(config.read_only ? F_RDLCK : F_WRLCK, kHeirAt);
+        return ::fcntl(fd.get(), F_OFD_GETLK, &heir) != 0 || heir.l_type == F_UNLCK;
+    };
+    if (!TRY(wait_for(no_heir))) {
         return fail(Code::refused, "{} is about to be used by another guest; end that one first",
                     config.path);
     }
