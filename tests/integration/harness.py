@@ -21,6 +21,8 @@ import threading
 import time
 from pathlib import Path
 
+from integration.acceptor import Acceptor
+
 SKIP = 77
 KVM_GET_API_VERSION = 0xAE00
 DEADLINE = float(os.environ.get("GODWIT_DEADLINE", "60"))  # seconds
@@ -253,22 +255,17 @@ class Gate:
 
     def __init__(self, directory):
         self.path = str(Path(directory) / "gate.sock")
-        self.server = socket.socket(socket.AF_UNIX)
-        self.server.bind(self.path)
-        self.server.listen(32)
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(self.path)
+        server.listen(32)
         self.hold = set()
         self.held = {}
         self.seen = []
         self.changed = threading.Condition()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.acceptor = Acceptor(server, self._take)
 
-    def _accept(self):
-        while True:
-            try:
-                connection, _ = self.server.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+    def _take(self, connection):
+        threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection):
         stream = connection.makefile("r")
@@ -319,7 +316,7 @@ class Gate:
             pass  # it was killed meanwhile
 
     def close(self):
-        self.server.close()
+        self.acceptor.close()
 
 
 class Host:

@@ -3,37 +3,34 @@
 import socket
 import threading
 
+from integration.acceptor import Acceptor
+
 
 class Proxy:
     def __init__(self, target):
         host, port = target.removeprefix("tcp:").rsplit(":", 1)
         self.target = (host, int(port))
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.address = f"tcp:127.0.0.1:{self.server.getsockname()[1]}"
+        server = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp:127.0.0.1:{server.getsockname()[1]}"
         self.changed = threading.Condition()
         self.pairs = []
         self.down = False  # ends new connections too, while it is set
         self.kept = None  # what went to the target, and whither, while it is kept from it
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.acceptor = Acceptor(server, self._take)
 
-    def _accept(self):
-        while True:
-            try:
-                near, _ = self.server.accept()
-            except OSError:
-                return
-            try:
-                if self.down:
-                    raise ConnectionRefusedError
-                far = socket.create_connection(self.target)
-            except OSError:
-                near.close()
-                continue
-            with self.changed:
-                self.pairs.append((near, far))
-                self.changed.notify_all()
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(one, other, other is far), daemon=True).start()
+    def _take(self, near):
+        try:
+            if self.down:
+                raise ConnectionRefusedError
+            far = socket.create_connection(self.target)
+        except OSError:
+            near.close()
+            return
+        with self.changed:
+            self.pairs.append((near, far))
+            self.changed.notify_all()
+        for one, other in ((near, far), (far, near)):
+            threading.Thread(target=self._pump, args=(one, other, other is far), daemon=True).start()
 
     def _pump(self, one, other, to_target):
         try:
@@ -103,4 +100,4 @@ class Proxy:
 
     def close(self):
         self.cut()
-        self.server.close()
+        self.acceptor.close()
