@@ -127,12 +127,17 @@ read_control:  // RDI = uint64_t[5]: CR0 CR2 CR3 CR4 CR8
     movq %rax, 32(%rdi)
     iretq
 
-write_control:  // RDI = uint64_t[5] as above; only CR2 and CR8 are written
+// RDI = uint64_t[5] as above; only CR2 and CR8 are written, CR8 only if it changes: QEMU 7.2's emulation of SVM ends
+// by an assertion when a guest writes it while an interrupt is pending.
+write_control:
     movq 8(%rdi), %rax
     movq %rax, %cr2
+    movq %cr8, %rax
+    cmpq 32(%rdi), %rax
+    je 1f
     movq 32(%rdi), %rax
     movq %rax, %cr8
-    iretq
+1:  iretq
 
 read_debug:  // RDI = uint64_t[5]: DR0 DR1 DR2 DR3 DR7
     movq %dr0, %rax

@@ -114,6 +114,7 @@ class Channel:
     def __init__(self):
         self.socket, self.theirs = socket.socketpair()
         self.buffer = b""
+        self.over = False  # the host is gone
 
     def send(self, data):
         try:
@@ -129,6 +130,7 @@ class Channel:
             except ConnectionResetError:
                 data = b""
             if not data:
+                self.over = True
                 return b""
             self.buffer += data
         line, _, self.buffer = self.buffer.partition(b"\n")
@@ -289,6 +291,8 @@ class Host:
 
     def check(self):
         """Raises Crashed when QEMU has ended; it has said why on standard error."""
+        if any(channel.over for channel in self.channels):
+            self.process.wait()  # it closes them before it has ended
         if self.process.poll() is not None:
             raise Crashed(f"host {self.name} ended by itself")
 
