@@ -185,11 +185,12 @@ class Command:
 
 
 class Host:
-    """One emulated host. `link` is a socket to the other; `address`, of eth0 on it. `tsc_seconds`: what its TSC shows when
-    it starts. `disk`, a file, is its /dev/vda, and other hosts may have it too. `console`: what QEMU does with its serial
-    port; as it is, the kernel's last words are shown when it does not boot."""
+    """One emulated host. `tsc_khz`: how fast its kernel takes its TSC to be. `link` is a socket to the other; `address`, of
+    eth0 on it. `tsc_seconds`: what its TSC shows when it starts. `disk`, a file, is its /dev/vda, and other hosts may have
+    it too. `console`: what QEMU does with its serial port; as it is, the kernel's last words are shown when it does not
+    boot."""
 
-    def __init__(self, cache, overlays, name="a", link=None, address=None, tsc_seconds=0, disk=None,
+    def __init__(self, cache, overlays, tsc_khz, name="a", link=None, address=None, tsc_seconds=0, disk=None,
                  memory_mib=MEMORY_MIB, cpus=1, console=None):
         self.name = name
         self.address = address
@@ -202,8 +203,7 @@ class Host:
         with open(directory / "initrd", "wb") as initrd:
             for archive in (cache.base, *overlays):
                 initrd.write(Path(archive).read_bytes())
-        khz = amdv_tsc.tsc_khz()
-        words = ["console=ttyS0 loglevel=3 panic=-1 mitigations=off tsc=reliable", f"tsc_early_khz={khz}",
+        words = ["console=ttyS0 loglevel=3 panic=-1 mitigations=off tsc=reliable", f"tsc_early_khz={tsc_khz}",
                  f"amdv.name={name}", f"amdv.channels={CHANNELS}"]
         if address:
             words.append(f"amdv.ip={address}/24")
@@ -218,7 +218,7 @@ class Host:
         if tsc_seconds:
             nowhere = socket.socketpair() if link is not None else (None,)
             amdv_tsc.save_with_tsc(machine + self._devices(nowhere[0], "null", [None] * CHANNELS), nowhere[0],
-                                   tsc_seconds * khz * 1000, directory / "state", end_with_parent)
+                                   tsc_seconds * tsc_khz * 1000, directory / "state", end_with_parent)
             with open(directory / "state", "rb") as state:
                 self._start([*machine, "-incoming", f"fd:{state.fileno()}"], link, console, state.fileno())
             amdv_tsc.resume(self.monitor)
@@ -314,9 +314,11 @@ class Hosts:
             os.truncate(disk, disk_mib << 20)
         links = socket.socketpair() if count == 2 else (None,)
         self.hosts = []
+        # One for both, as they have one TSC: kvmclock of two kernels that differ runs at two rates.
+        tsc_khz = amdv_tsc.tsc_khz()
         try:
             for number, link in enumerate(links):
-                self.hosts.append(Host(cache, overlays, name="ab"[number], link=link,
+                self.hosts.append(Host(cache, overlays, tsc_khz, name="ab"[number], link=link,
                                        address=f"10.9.0.{number + 1}" if link else None,
                                        tsc_seconds=tsc_seconds * number,
                                        disk=disk, console=None if number else console,
