@@ -140,7 +140,8 @@ Outcome Source::roll_back(vmm::Error error) {
     }
     if (!resumed) {
         reasons.push_back({"not_resumed", resumed.error().text().substr(0, kMaxTextBytes), "the guest",
-                           "when what it names is free again: `vmm resume NAME`"});
+                           services_.vm.ended() ? "it has crashed and is gone here: start it again"
+                                                : "when what it names is free again: `vmm resume NAME`"});
     }
     if (!streams_.empty()) {
         const Deadline soon = Deadline::until(services_.clock.now() + std::chrono::seconds{1});

@@ -217,10 +217,14 @@ void Blk::ended(const Piece& piece, int result) {
                 waiting_.push_back(found->first);
                 break;
             }
-            [[fallthrough]];
-        default:
             request.status = result < 0 ? kBlkIoError : kBlkOk;
             break;
+        case Kind::flush:
+            request.status = result < 0 || image_->lost() ? kBlkIoError : kBlkOk;
+            break;
+        case Kind::get_id:
+        case Kind::failed:
+            break;  // no operation
     }
     answer_if_done(found);
 }

@@ -132,9 +132,14 @@ Result<void> DiskImage::take() {
 }
 
 Result<void> DiskImage::flush() {
+    constexpr const char* kRemedy = "what its guest wrote may be lost: check the storage";
+    if (lost_) {
+        return advise(fail(Code::io, "fdatasync {} failed before", config_.path), kRemedy);
+    }
     if (!config_.read_only && ::fdatasync(fd_.get()) != 0) {
-        return advise(fail_errno(Code::io, "fdatasync {}", config_.path),
-                      "what its guest wrote may be lost: check the storage");
+        auto failed = advise(fail_errno(Code::io, "fdatasync {}", config_.path), kRemedy);
+        lost_ = true;
+        return failed;
     }
     return {};
 }

@@ -8,6 +8,7 @@
 // those of a block device are its host's alone.
 #pragma once
 
+#include <atomic>
 #include <string>
 
 #include "vmm/base/clock.hpp"
@@ -36,8 +37,11 @@ class DiskImage final : public vmm::Exclusive {
 
     // Takes `owner`. Waits a second for a process on its way out.
     vmm::Result<void> take() override;
-    // fdatasync(2). A read-only disk needs none.
+    // fdatasync(2). A read-only disk needs none. The kernel tells of a lost write once: after a failure every
+    // flush fails, and lost() is true.
     vmm::Result<void> flush() override;
+    // The guest, which has not been told yet, must not hear that its writes are safe. Any thread.
+    bool lost() const { return lost_; }
     // Flushes, then `owner` is free.
     vmm::Result<void> give() override;
 
@@ -56,6 +60,7 @@ class DiskImage final : public vmm::Exclusive {
     const vmm::UniqueFd fd_;
     const std::uint64_t sectors_;
     bool owned_ = false;
+    std::atomic<bool> lost_{false};
 };
 
 // What a preflight says of a disk that a guest elsewhere uses: its sectors, or why it cannot be used here.

@@ -2,9 +2,13 @@
 """Who may have a disk: reasons against a move, second users, and handovers that go wrong at each step. At any time one
 process at most owns the image, and it is the one whose guest runs."""
 
+import contextlib
 import os
+import re
 import signal
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -209,9 +213,71 @@ def paused_guest(options):
         scene.destination_is_well()
 
 
+class FileSystem:
+    """Of its own, and it can be frozen: then writes block, and who waits for one cannot be killed."""
+
+    def __init__(self, directory):
+        self.place = directory / "mounted"
+        self.place.mkdir()
+        image = disk.make(directory / "ext4", 32 << 20)
+        for step in (["mkfs.ext4", "-q", "-F", image], ["mount", "-o", "loop", image, self.place]):
+            done = subprocess.run(step, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise harness.Skipped(f"{step[0]}: {done.stderr.strip()}")
+
+    @contextlib.contextmanager
+    def frozen(self):
+        subprocess.run(["fsfreeze", "--freeze", self.place], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["fsfreeze", "--unfreeze", self.place], check=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *failure):
+        """Soon: io_uring closes its files after the process has ended."""
+        harness.wait_for(lambda: not subprocess.run(["umount", self.place], capture_output=True, check=False).returncode)
+
+
+def blocked_writes(pid):
+    """Of io_uring's threads of a process, how many wait for something that cannot be interrupted."""
+    count = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            name, state = re.match(r"\d+ \((.*)\) (\S)", (task / "stat").read_text()).groups()
+        except OSError:
+            continue  # it ended meanwhile
+        count += name.startswith("iou-wrk") and state == "D"
+    return count
+
+
+def disk_that_does_not_come_to_rest(options):
+    """A request that does not end holds a pause up to its limit. Then the guest goes on, and moves when the disk does."""
+    with tempfile.TemporaryDirectory(prefix="godwit-") as directory, FileSystem(Path(directory)) as storage, \
+            harness.Bed(options) as bed:
+        option = disk.option(disk.make(storage.place / "disk"), "direct")
+        guest = bed.a.run(IMAGE, *option, append=PARAMETERS, memory="32M")
+        guest.serial.expect("ready")
+        listener = bed.b.receive(*option)
+        with storage.frozen():
+            harness.wait_for(lambda: blocked_writes(guest.pid))
+            report = bed.a.migrate(listener.address, "--max-downtime", "50ms", "--max-pause", "100ms", status=1)
+            json_schema.validate("migrate", report)
+            check("still with the host after 100 ms" in report["reasons"][0]["what"], f"{report['reasons']}")
+            check(bed.a.status()["state"] == "running", f"{bed.a.status()}")
+        guest.serial.check()
+        bed.a.migrate(listener.address)
+        serial = bed.b.serial()
+        serial.check()
+        serial.send("finish")
+        serial.expect("PASS")
+
+
 TESTS = {f.__name__: f for f in (
     all_reasons_at_once, second_user, cut_on_each_side_of_the_gift, late_commit, unknown_keeps_the_disk, source_killed,
-    destination_killed, paused_guest)}
+    destination_killed, paused_guest, disk_that_does_not_come_to_rest)}
 
 if __name__ == "__main__":
     harness.main(TESTS)

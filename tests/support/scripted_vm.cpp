@@ -144,7 +144,7 @@ Result<void> ScriptedDestination::restore(std::span<const std::byte> bytes, std:
 }
 
 Result<migration::DestinationVm::Entry> ScriptedDestination::start() {
-    VERIFY(disk->owned_by(this));
+    TRY(disk->take(this));
     if (start_error) {
         return vmm::Failure{*start_error};
     }

@@ -71,7 +71,7 @@ Result<std::unique_ptr<vmm::Machine>> GuestProcess::make_machine(
     config.backing = options_.backing;
     devices::SerialEvents events;
     events.quit = [this] { loop_->post([this] { commands_->stop("Ctrl-]"); }); };
-    events.failed = [](const vmm::Error& error) { log_line("serial port: {}", error.text()); };
+    events.failed = [](const vmm::Error& error) { log_line("output of the guest: {}", error.text()); };
     BuiltMachine built = TRY(build_machine(kvm, std::move(config),
                                            {options_.serial, std::move(events), std::move(virtio),
                                             [](const std::string& what) { log_text(what); }},

@@ -4,7 +4,10 @@
 // Sources: Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E; KVM's
 // Documentation/virt/kvm/x86/cpuid.rst.
 #include <algorithm>
+#include <array>
 #include <bit>
+#include <cstring>
+#include <string_view>
 
 #include "vmm/kvm/abi.hpp"
 #include "vmm/kvm/cpuid.hpp"
@@ -124,6 +127,24 @@ void set_topology(CpuidTable& table, std::uint32_t vcpus) {
     }
 }
 
+// The brand string: KVM leaves it empty, and Linux then names the first CPU of AMD's line. One for all hosts,
+// as a guest goes from one to another.
+void set_brand(CpuidTable& table) {
+    constexpr std::string_view kBrand = "KVM virtual CPU";
+    const CpuidEntry* extended = table.find(0x80000000);
+    if (extended == nullptr || extended->eax < 0x80000004) {
+        return;
+    }
+    std::array<std::uint32_t, 12> text{};
+    std::memcpy(text.data(), kBrand.data(), kBrand.size());
+    for (std::uint32_t i = 0; i < 3; ++i) {
+        const std::uint32_t leaf = 0x80000002 + i;
+        std::erase_if(table.entries, [leaf](const CpuidEntry& e) { return e.leaf == leaf; });
+        table.entries.push_back(
+            {leaf, 0, 0, text[4 * i], text[4 * i + 1], text[4 * i + 2], text[4 * i + 3]});
+    }
+}
+
 }  // namespace
 
 bool is_withheld_leaf(const CpuidEntry& e) {
@@ -154,6 +175,7 @@ CpuidTable make_guest_cpuid(const CpuidTable& supported, std::uint32_t vcpus, bo
     }
     fit_xsave_size(table);
     set_topology(table, vcpus);
+    set_brand(table);
     return cpuid_for_vcpu(table, 0);  // the host puts the ids of the CPU we happened to run on into it
 }
 

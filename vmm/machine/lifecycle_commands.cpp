@@ -135,13 +135,14 @@ Result<void> Lifecycle::take_exclusives() {
 Result<void> Lifecycle::cancel_handover() {
     VERIFY(handover_);
     handover_ = false;
-    // Of a guest that stays paused too: nobody else may change its disks meanwhile.
-    const auto taken = take_exclusives();
-    const auto ran = run_if_wanted();
+    Result<void> result;
+    if (!flags_.running) {
+        result = take_exclusives();  // while it stays paused too, nobody else may change its disks
+    } else if (auto entered = run_if_wanted(); !entered) {
+        result = Failure{std::move(entered).error()};
+    }
     give_turn();
-    TRY(ran);
-    TRY(taken);
-    return {};
+    return result;
 }
 
 void Lifecycle::finish_handover() {

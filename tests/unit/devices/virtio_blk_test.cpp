@@ -94,6 +94,21 @@ TEST_CASE("a disk is written, flushed and read", "[devices]") {
     CHECK(host.wait_interrupt());
 }
 
+TEST_CASE("a guest hears of writes that were lost when nobody was there to tell it", "[devices]") {
+    BlkHost host;
+    host.start(VirtioHost::kVersion1 | kFlush, 1);
+    CHECK(host.carry_out(4, 0, {}) == 0);
+    std::array<int, 2> pipe{};
+    REQUIRE(::pipe2(pipe.data(), O_CLOEXEC) == 0);
+    const vmm::UniqueFd ends[] = {vmm::UniqueFd{pipe[0]}, vmm::UniqueFd{pipe[1]}};
+    const vmm::UniqueFd image{::fcntl(host.disk->fd(), F_DUPFD_CLOEXEC, 0)};
+    REQUIRE(::dup3(pipe[0], host.disk->fd(), O_CLOEXEC) >= 0);  // fdatasync(2) fails on it
+    CHECK_FALSE(host.disk->give());
+    REQUIRE(::dup3(image.get(), host.disk->fd(), O_CLOEXEC) >= 0);
+    CHECK_FALSE(host.disk->flush());
+    CHECK(host.carry_out(4, 0, {}) == 1);
+}
+
 TEST_CASE("what a disk says of itself", "[devices]") {
     BlkHost host;
     host.start(VirtioHost::kVersion1, 1);

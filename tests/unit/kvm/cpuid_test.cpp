@@ -67,6 +67,17 @@ TEST_CASE("a guest gets no CET, and no component of the XSAVE area that is not k
     CHECK(vmm::cpuid_missing_on(guest, vmm::withhold_cpuid(newer)).empty());
 }
 
+TEST_CASE("the brand is the same on every host", "[kvm]") {
+    CpuidTable named = host();
+    CHECK(vmm::make_guest_cpuid(named, 1, true).find(0x80000002) == nullptr);  // there are no such leaves
+    named.entries.push_back({0x80000000, 0, 0, 0x80000021, 0, 0, 0});
+    named.entries.push_back({0x80000003, 0, 0, 1, 2, 3, 4});
+    const CpuidTable guest = vmm::make_guest_cpuid(named, 1, true);
+    CHECK(guest.find(0x80000002)->eax == 0x204d564b);  // "KVM "
+    CHECK(guest.find(0x80000003)->eax == 0);
+    CHECK(guest.find(0x80000004)->edx == 0);
+}
+
 TEST_CASE("the topology is one package of single-threaded cores", "[kvm]") {
     const CpuidTable guest = vmm::make_guest_cpuid(host(), 5, true);
     CHECK(((guest.find(0x1)->ebx >> 16) & 0xff) == 5);

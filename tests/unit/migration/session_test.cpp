@@ -357,6 +357,16 @@ TEST_CASE("records that cannot be written stop the move while the guest is safe"
     check_one_owner(bed, false);
 }
 
+TEST_CASE("a destination that cannot have a disk never says that it starts", "[migration]") {
+    Bed bed;
+    ScriptedDisk other;
+    REQUIRE(other.take(&other));
+    bed.receiver.vm.disk = &other;
+    CHECK(bed.migrate() == Outcome::failed);
+    check_one_owner(bed, false);
+    CHECK(bed.receiver.records.history(Role::destination) == std::vector{RecordStatus::ready, RecordStatus::refused});
+}
+
 TEST_CASE("while nobody says where the guest is the source has its disks", "[migration]") {
     Bed bed;
     bed.events.on_source = [&](SourcePhase phase) {
