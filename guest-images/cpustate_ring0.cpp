@@ -46,6 +46,10 @@ constexpr MsrPlan kKept[] = {
     {"kvmclock", 0x4b564d01, 0, 0},
 };
 
+// Where KVM writes for the guest (Documentation/virt/kvm/x86/msr.rst); nothing here reads it.
+alignas(64) constinit uint8_t steal_time[64] = {};
+alignas(64) constinit uint8_t pv_eoi[64] = {};
+
 struct WatchedMsr {
     const char* name;
     uint32_t index;
@@ -158,6 +162,9 @@ void start_ring0_state(guest::SplitMix& values) {
     for (const MsrPlan& plan : kWritten) {
         write_and_watch(plan, values);
     }
+    constexpr uint64_t kEnabled = 1;
+    write_and_watch({"steal_time", 0x4b564d03, reinterpret_cast<uint64_t>(steal_time) | kEnabled, 0}, values);
+    write_and_watch({"pv_eoi", 0x4b564d04, reinterpret_cast<uint64_t>(pv_eoi) | kEnabled, 0}, values);
     for (const MsrPlan& plan : kKept) {
         keep_watching(plan);
     }

@@ -25,8 +25,11 @@ class MachineSource final : public SourceVm {
     vmm::DirtyTracker& tracker() override { return machine_.tracker(); }
     vmm::Result<vmm::Drain> pause(vmm::Duration limit) override { return lifecycle_.begin_handover(limit); }
     vmm::Result<vmm::Bytes> save() override { return lifecycle_.save(); }
-    vmm::Result<void> flush_exclusives() override { return lifecycle_.flush_exclusives(); }
-    vmm::Result<void> give_exclusives() override { return lifecycle_.give_exclusives(); }
+    vmm::Result<void> begin_flush() override { return lifecycle_.begin_flush(); }
+    vmm::Result<void> wait_flushed(vmm::Duration limit) override { return lifecycle_.wait_flushed(limit); }
+    vmm::Result<void> give_exclusives(vmm::Duration limit) override {
+        return lifecycle_.give_exclusives(limit);
+    }
     void take_exclusives() override { (void)lifecycle_.take_exclusives(); }
     vmm::Result<void> resume() override { return lifecycle_.cancel_handover(); }
     void release() override { lifecycle_.finish_handover(); }
@@ -61,7 +64,7 @@ class MachineDestination final : public DestinationVm {
     vmm::Result<void> restore(std::span<const std::byte> snapshot,
                               std::optional<vmm::Duration> elapsed) override;
     vmm::Result<void> take_exclusives() override { return guest_.lifecycle->take_exclusives(); }
-    void give_exclusives() override { (void)guest_.lifecycle->give_exclusives(); }
+    void give_exclusives() override { (void)guest_.lifecycle->give_exclusives(std::chrono::seconds{1}); }
     vmm::Result<Entry> start() override;
 
     // The guest, once the session has given it to this process.

@@ -29,12 +29,13 @@ class SourceVm {
     virtual vmm::Result<vmm::Drain> pause(vmm::Duration limit) = 0;
     // While paused; may write guest memory, so the trackers are collected again afterwards.
     virtual vmm::Result<vmm::Bytes> save() = 0;
-    // What the guest has written to disks so far is on the storage. While it runs, on a thread of its own;
-    // may take long.
-    virtual vmm::Result<void> flush_exclusives() = 0;
-    // What only one host at a time may use (disks) is free for the destination: flushed, and its locks given
-    // up.
-    virtual vmm::Result<void> give_exclusives() = 0;
+    // Begins to bring what the guest has written to disks so far to the storage; it may run.
+    virtual vmm::Result<void> begin_flush() = 0;
+    // Waits for that; Code::timeout: not yet, ask again. May take long.
+    virtual vmm::Result<void> wait_flushed(vmm::Duration limit) = 0;
+    // What only one host at a time may use (disks) is free for the destination: flushed within `limit`, and
+    // its locks given up. While paused.
+    virtual vmm::Result<void> give_exclusives(vmm::Duration limit) = 0;
     // Takes back as much of it as can be had, so that a destination that was told to start later cannot. The
     // guest stays paused.
     virtual void take_exclusives() = 0;

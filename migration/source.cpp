@@ -4,7 +4,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <future>
 
 #include "migration/greeting.hpp"
 #include "vmm/base/thread.hpp"
@@ -173,27 +172,27 @@ Result<bool> Source::worth_the_pause() {
     return TRY(flush_storage()) < kShortFlush && TRY(worth_the_pause());
 }
 
-// It may take long, and the destination must hear of us.
+// Twice: the second time says what the flush in the pause will cost.
 Result<Duration> Source::flush_storage() {
-    std::promise<Result<void>> promise;
-    std::future<Result<void>> flushed = promise.get_future();
     const TimePoint begin = services_.clock.now();
-    std::thread thread = TRY(vmm::start_thread("flush", [&] {
-        Result<void> result = services_.vm.flush_exclusives();
-        if (result) {
-            const TimePoint again = services_.clock.now();
-            result = services_.vm.flush_exclusives();
-            costs_.storage = services_.clock.now() - again;
+    TRY(flush_once());
+    const TimePoint again = services_.clock.now();
+    TRY(flush_once());
+    costs_.storage = services_.clock.now() - again;
+    return services_.clock.now() - begin;
+}
+
+// It may take long, and the destination must hear of us.
+Result<void> Source::flush_once() {
+    TRY(services_.vm.begin_flush());
+    for (;;) {
+        auto flushed = services_.vm.wait_flushed(kShortFlush);
+        TRY(check());
+        if (flushed || flushed.error().code() != Code::timeout) {
+            return flushed;
         }
-        promise.set_value(std::move(result));
-    }));
-    while (flushed.wait_for(kShortFlush) != std::future_status::ready) {
         copy_control_->idle();
     }
-    thread.join();
-    TRY(flushed.get());
-    TRY(check());
-    return services_.clock.now() - begin;
 }
 
 Result<void> Source::pause() {
@@ -201,8 +200,7 @@ Result<void> Source::pause() {
     pause_ends_ = services_.clock.now() + options_.limits.max_pause;
     reached(Moment::pause_begun);
     // The machine comes to rest within what is left of all limits.
-    const Duration limit = *deadline().at - services_.clock.now();
-    const vmm::Drain drain = TRY(services_.vm.pause(std::max(limit, Duration::zero())));
+    const vmm::Drain drain = TRY(services_.vm.pause(until_deadline()));
     paused_ = true;
     reached(Moment::paused);
     services_.events.on({services_.clock.now(), Drained{drain}});
@@ -232,7 +230,7 @@ Result<void> Source::final() {
     reached(Moment::state_sent);
     TRY(await_ready());
     digest_verified_ = true;
-    TRY(services_.vm.give_exclusives());
+    TRY(services_.vm.give_exclusives(until_deadline()));
     return check();
 }
 
@@ -403,6 +401,11 @@ Deadline Source::deadline() const {
         deadline.at = std::min(deadline.at.value_or(TimePoint::max()), *pause_ends_);
     }
     return deadline;
+}
+
+// What is left of the pause.
+Duration Source::until_deadline() const {
+    return std::max(*deadline().at - services_.clock.now(), Duration::zero());
 }
 
 std::uint64_t Source::bytes_sent() const {

@@ -67,6 +67,7 @@ class Source {
     vmm::Result<void> copy();
     vmm::Result<bool> worth_the_pause();
     vmm::Result<vmm::Duration> flush_storage();
+    vmm::Result<void> flush_once();
     vmm::Result<void> pause();
     vmm::Result<void> final();
     // Nothing: the destination runs the guest. An error inside: it never started it, and never will. An error
@@ -103,6 +104,7 @@ class Source {
     vmm::Result<void> check() const;
     std::optional<vmm::Error> passed_limit() const;
     Deadline deadline() const;
+    vmm::Duration until_deadline() const;
     std::uint64_t bytes_sent() const;
     MessageStream& adopt(std::unique_ptr<Transport> transport);
     Reason reason_for(const vmm::Error& error) const;

@@ -9,6 +9,7 @@ using vmm::Result;
 namespace {
 
 // 5.2.3
+constexpr std::uint64_t kFeatureSizeMax = std::uint64_t{1} << 1;
 constexpr std::uint64_t kFeatureSegMax = std::uint64_t{1} << 2;
 constexpr std::uint64_t kFeatureReadOnly = std::uint64_t{1} << 5;
 constexpr std::uint64_t kFeatureBlkSize = std::uint64_t{1} << 6;
@@ -17,8 +18,6 @@ constexpr std::uint64_t kFeatureDiscard = std::uint64_t{1} << 13;
 constexpr std::uint64_t kFeatureWriteZeroes = std::uint64_t{1} << 14;
 
 constexpr std::array<std::uint16_t, 1> kQueueSizes{256};
-constexpr std::uint32_t kSegMax = 128;
-constexpr std::uint32_t kMaxRangeSectors = 1 << 22;  // 2 GiB a discard
 
 // What fallocate(2) says where the file system has no such thing, or not for blocks as small as these.
 bool cannot(int result) {
@@ -36,13 +35,14 @@ Result<std::unique_ptr<Blk>> Blk::create(std::unique_ptr<DiskImage> image, std::
 Blk::Blk(std::unique_ptr<DiskImage> image, std::unique_ptr<DiskRing> ring, std::string id)
     : image_(std::move(image)), ring_(std::move(ring)), id_(std::move(id)) {
     vmm::store_le(config_.data() + 0, image_->sectors());
+    vmm::store_le(config_.data() + 8, kSizeMax);
     vmm::store_le(config_.data() + 12, kSegMax);
     vmm::store_le(config_.data() + 20, static_cast<std::uint32_t>(kSectorBytes));
     vmm::store_le(config_.data() + 34, std::uint16_t{1});  // num_queues
-    vmm::store_le(config_.data() + 36, kMaxRangeSectors);  // of a discard
+    vmm::store_le(config_.data() + 36, kMaxDiscardSectors);
     vmm::store_le(config_.data() + 40, std::uint32_t{1});  // ranges
     vmm::store_le(config_.data() + 44, std::uint32_t{1});  // discard_sector_alignment
-    vmm::store_le(config_.data() + 48, kMaxRangeSectors);  // of a write-zeroes
+    vmm::store_le(config_.data() + 48, kMaxZeroSectors);
     vmm::store_le(config_.data() + 52, std::uint32_t{1});  // ranges
     config_[56] = std::byte{1};                            // write_zeroes_may_unmap
 }
@@ -52,7 +52,8 @@ vmm::DeviceIdentity Blk::identity() const {
 }
 
 std::uint64_t Blk::features() const {
-    const std::uint64_t always = kFeatureSegMax | kFeatureBlkSize | kFeatureFlush;
+    const std::uint64_t always =
+        kFeatureSizeMax | kFeatureSegMax | kFeatureBlkSize | kFeatureFlush;
     return always | (image_->read_only() ? kFeatureReadOnly : kFeatureDiscard | kFeatureWriteZeroes);
 }
 
@@ -278,13 +279,18 @@ void Blk::answer(BlkRequest& request) {
 }
 
 void Blk::reset() {
+    queue_stopped(0);
+    write_through_ = true;
+}
+
+// What the disk has been asked for it does; nobody is told.
+void Blk::queue_stopped(unsigned) {
     first_valid_ = next_number_;
     waiting_.clear();
     for (auto request = requests_.begin(); request != requests_.end();) {
         request->second.waiting = false;
         request = request->second.pieces == 0 ? requests_.erase(request) : std::next(request);
     }
-    write_through_ = true;
 }
 
 void Blk::save(vmm::SnapshotWriter& snapshot, std::uint32_t instance, const MmioState& transport) const {

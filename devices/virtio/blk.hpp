@@ -28,9 +28,10 @@ class Blk final : public Device {
     void write_config(std::uint64_t, std::span<const std::byte>) override {}
     void accept(std::uint64_t features) override;
     void process(unsigned queue) override;
+    void queue_stopped(unsigned queue) override;
     void reset() override;
     std::size_t in_flight() const override { return requests_.size(); }
-    void resumed(bool) override {}
+    void resumed(Resumed) override {}
     void save(vmm::SnapshotWriter& snapshot, std::uint32_t instance,
               const MmioState& transport) const override;
     vmm::Result<MmioState> restore(vmm::SnapshotReader& snapshot, std::uint32_t instance,
@@ -73,7 +74,7 @@ class Blk final : public Device {
     std::deque<std::uint64_t> waiting_;
     std::map<std::uint64_t, Piece> pieces_;
     std::uint64_t next_number_ = 0;
-    // Requests below it are from before a reset: nobody is told of their end, and what comes after waits for
+    // Requests below it are from before the queue was stopped: nobody is told of their end, and what comes after waits for
     // it, because the disk would see it in any order.
     std::uint64_t first_valid_ = 0;
 };

@@ -30,7 +30,7 @@ bool on_disk(std::uint64_t sector, std::uint64_t count, const BlkLimits& limits)
 }
 
 void decode_transfer(BlkRequest& request, std::uint64_t sector, std::uint64_t size, const BlkLimits& limits) {
-    if (size % kSectorBytes != 0 || !on_disk(sector, size / kSectorBytes, limits) ||
+    if (size % kSectorBytes != 0 || size > std::uint64_t{kSegMax} * kSizeMax || !on_disk(sector, size / kSectorBytes, limits) ||
         (request.kind == BlkRequest::Kind::write && limits.read_only)) {
         refuse(request, kBlkIoError);
         return;
@@ -50,10 +50,12 @@ void decode_range(BlkRequest& request, const vmm::GuestMemory& memory, const Blk
     const auto sector = vmm::load_le<std::uint64_t>(raw.data());
     const auto count = vmm::load_le<std::uint32_t>(raw.data() + 8);
     const auto flags = vmm::load_le<std::uint32_t>(raw.data() + 12);
-    const std::uint32_t known = request.kind == BlkRequest::Kind::write_zeroes ? kUnmap : 0;
+    const bool zeroes = request.kind == BlkRequest::Kind::write_zeroes;
+    const std::uint32_t known = zeroes ? kUnmap : 0;
+    const std::uint32_t most = zeroes ? kMaxZeroSectors : kMaxDiscardSectors;
     if ((flags & ~known) != 0) {
         refuse(request, kBlkUnsupported);
-    } else if (limits.read_only || !on_disk(sector, count, limits)) {
+    } else if (limits.read_only || count > most || !on_disk(sector, count, limits)) {
         refuse(request, kBlkIoError);
     } else {
         request.offset = sector * kSectorBytes;

@@ -64,7 +64,9 @@ void Console::process(unsigned queue) {
 
 Result<void> Console::take_output(const Chain& chain) {
     std::array<std::byte, kPieceBytes> piece;
-    std::uint64_t done = 0;
+    // No more is kept, and a chain may name the same memory again and again.
+    const std::uint64_t size_of_all = chain.readable.size();
+    std::uint64_t done = size_of_all - std::min<std::uint64_t>(size_of_all, ConsoleState::kOutputLimit);
     while (const std::size_t size = chain.readable.read(transport_->memory(), done, piece)) {
         done += size;
         for (const std::byte value : std::span{piece}.first(size)) {

@@ -43,7 +43,7 @@ class Console final : public Device, private SerialWire {
     // Output that waits has left the device already and stays.
     void reset() override {}
     std::size_t in_flight() const override { return 0; }
-    void resumed(bool) override { backend_->wake(); }
+    void resumed(Resumed) override { backend_->wake(); }
     void save(vmm::SnapshotWriter& snapshot, std::uint32_t instance,
               const MmioState& transport) const override;
     vmm::Result<MmioState> restore(vmm::SnapshotReader& snapshot, std::uint32_t instance,

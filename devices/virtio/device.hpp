@@ -43,6 +43,13 @@ class Transport {
                                                      std::function<void()> handler) = 0;
 };
 
+// What was before a device goes on.
+enum class Resumed : std::uint8_t {
+    paused,   // nothing else
+    saved,    // a move that was undone: it may have been elsewhere for a moment
+    restored  // it was elsewhere
+};
+
 // One type of device (virtio 1.2 section 5). The transport calls it with the device's lock held and owns the
 // lock; so the device has none. Everything but attach() comes on the I/O thread, the vCPUs' threads and the
 // thread that controls the machine.
@@ -69,13 +76,15 @@ class Device {
     // There may be requests in the queue, which is ready; on the I/O thread. On a driver's fault
     // needs_reset().
     virtual void process(unsigned queue) = 0;
+    // The driver has taken the queue away (4.2.2.2): nothing that came from it touches memory any more.
+    virtual void queue_stopped(unsigned) {}
     // The driver, or the machine, starts over.
     virtual void reset() = 0;
 
     // Requests that have left their queue and not been answered: pause() waits until there are none.
     virtual std::size_t in_flight() const = 0;
-    // After the queues were told that there may be requests. `moved`: for the first time since a restore.
-    virtual void resumed(bool moved) = 0;
+    // After the queues were told that there may be requests.
+    virtual void resumed(Resumed how) = 0;
 
     virtual void save(vmm::SnapshotWriter& snapshot, std::uint32_t instance,
                       const MmioState& transport) const = 0;

@@ -66,6 +66,11 @@ Result<std::uint64_t> sectors_of(int fd, const DiskConfig& config) {
     if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
         return fail(Code::invalid, "{} is neither a file nor a block device; give a raw image", config.path);
     }
+    // Opening a pipe must not wait; but a read or write of io_uring that may not wait fails where it would.
+    const int flags = ::fcntl(fd, F_GETFL);
+    if (flags < 0 || ::fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) != 0) {
+        return fail_errno(Code::io, "{}", config.path);
+    }
     const off_t size = ::lseek(fd, 0, SEEK_END);
     if (size < 0) {
         return fail_errno(Code::io, "size of {}", config.path);
@@ -131,24 +136,18 @@ Result<void> DiskImage::take() {
     return {};
 }
 
-Result<void> DiskImage::flush() {
-    constexpr const char* kRemedy = "what its guest wrote may be lost: check the storage";
-    if (lost_) {
-        return advise(fail(Code::io, "fdatasync {} failed before", config_.path), kRemedy);
-    }
-    if (!config_.read_only && ::fdatasync(fd_.get()) != 0) {
-        auto failed = advise(fail_errno(Code::io, "fdatasync {}", config_.path), kRemedy);
-        lost_ = true;
-        return failed;
-    }
-    return {};
+Result<void> DiskImage::begin_flush() {
+    return config_.read_only ? Result<void>{} : flusher_.begin();
+}
+
+Result<void> DiskImage::wait_flushed(vmm::Duration limit) {
+    return flusher_.wait(limit);
 }
 
 Result<void> DiskImage::give() {
     if (!owned_) {
         return {};
     }
-    TRY(flush());
     TRY(set(Lock::owner, Want::free));
     owned_ = false;
     return {};

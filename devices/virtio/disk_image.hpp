@@ -8,10 +8,9 @@
 // those of a block device are its host's alone.
 #pragma once
 
-#include <atomic>
 #include <string>
 
-#include "vmm/base/clock.hpp"
+#include "devices/virtio/flusher.hpp"
 #include "vmm/base/unique_fd.hpp"
 #include "vmm/guest/exclusive.hpp"
 
@@ -37,12 +36,13 @@ class DiskImage final : public vmm::Exclusive {
 
     // Takes `owner`. Waits a second for a process on its way out.
     vmm::Result<void> take() override;
-    // fdatasync(2). A read-only disk needs none. The kernel tells of a lost write once: after a failure every
-    // flush fails, and lost() is true.
-    vmm::Result<void> flush() override;
-    // The guest, which has not been told yet, must not hear that its writes are safe. Any thread.
-    bool lost() const { return lost_; }
-    // Flushes, then `owner` is free.
+    // fdatasync(2); a read-only disk needs none.
+    vmm::Result<void> begin_flush() override;
+    vmm::Result<void> wait_flushed(vmm::Duration limit) override;
+    // Such a flush has failed: the guest, which has not been told yet, must not hear that its writes are safe.
+    // Any thread.
+    bool lost() const { return flusher_.failed(); }
+    // Then `owner` is free.
     vmm::Result<void> give() override;
 
   private:
@@ -50,7 +50,10 @@ class DiskImage final : public vmm::Exclusive {
     enum class Want : std::uint8_t { held, free };
 
     DiskImage(DiskConfig config, vmm::UniqueFd fd, std::uint64_t sectors)
-        : config_(std::move(config)), fd_(std::move(fd)), sectors_(sectors) {}
+        : config_(std::move(config)),
+          fd_(std::move(fd)),
+          sectors_(sectors),
+          flusher_(fd_.get(), config_.path) {}
 
     // False: another process has it.
     vmm::Result<bool> set(Lock lock, Want want) const;
@@ -60,7 +63,7 @@ class DiskImage final : public vmm::Exclusive {
     const vmm::UniqueFd fd_;
     const std::uint64_t sectors_;
     bool owned_ = false;
-    std::atomic<bool> lost_{false};
+    Flusher flusher_;
 };
 
 // What a preflight says of a disk that a guest elsewhere uses: its sectors, or why it cannot be used here.

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <sched.h>
 
 #include <array>
 
@@ -35,7 +34,7 @@ Result<std::unique_ptr<DiskRing>> DiskRing::create(int file) {
 }
 
 Result<void> DiskRing::set_up(int file) {
-    TRY(check(::io_uring_queue_init(kMaxOperations / 2, &ring_, 0), "io_uring_setup",
+    TRY(check(::io_uring_queue_init(kMaxOperations, &ring_, 0), "io_uring_setup",
               "allow it with sysctl kernel.io_uring_disabled=0"));
     made_ = true;
     TRY(check(::io_uring_register_files(&ring_, &file, 1), "register the image with io_uring"));
@@ -66,11 +65,7 @@ std::optional<unsigned> DiskRing::take_slot() {
 
 void DiskRing::add(const Operation& operation) {
     io_uring_sqe* entry = ::io_uring_get_sqe(&ring_);
-    if (entry == nullptr) {
-        submit();
-        entry = ::io_uring_get_sqe(&ring_);
-    }
-    VERIFY(entry != nullptr);
+    VERIFY(entry != nullptr);  // there is one for each operation
     std::byte* data = slot(operation.slot).data() + operation.slot_offset;
     const auto size = static_cast<unsigned>(operation.size);
     using Kind = Operation::Kind;
@@ -104,12 +99,12 @@ void DiskRing::add(const Operation& operation) {
 }
 
 void DiskRing::submit() {
-    // The kernel is out of memory for a moment, or was interrupted. Errors of the host and of the guest come
-    // as completions.
-    int result = ::io_uring_submit(&ring_);
-    while (result == -EINTR || result == -EAGAIN || result == -EBUSY || result == -ENOMEM) {
-        ::sched_yield();
-        result = ::io_uring_submit(&ring_);
+    // Errors of the host and of the guest come as completions. These mean that the kernel is out of memory for
+    // a moment, or was interrupted: the rest is handed over at the next event, which is now.
+    const int result = ::io_uring_submit(&ring_);
+    if (result == -EINTR || result == -EAGAIN || result == -EBUSY || result == -ENOMEM) {
+        event_.wake();
+        return;
     }
     VERIFY(result >= 0);
 }

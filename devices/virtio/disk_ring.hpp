@@ -47,8 +47,10 @@ class DiskRing {
         std::size_t slot_offset = 0;
         std::uint64_t token = 0;  // names it in its completion
     };
-    // Begins an operation. It is handed to the kernel by submit() at the latest.
+    // An operation for submit().
     void add(const Operation& operation);
+    // Hands the operations to the kernel. If it has no memory for them now, event_fd() becomes readable: submit
+    // again.
     void submit();
 
     struct Completion {

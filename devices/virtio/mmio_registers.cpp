@@ -173,6 +173,7 @@ void MmioTransport::write_queue(std::uint64_t offset, std::uint32_t value) {
     if (offset == kQueueReady) {
         if (value == 0) {
             queue->ring.set_state({});
+            device_->queue_stopped(state_.queue_select);
         } else if (state.size == 0) {
             needs_reset({vmm::Code::invalid, "a queue was made ready without a size"});
         } else {

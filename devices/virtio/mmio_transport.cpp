@@ -164,7 +164,7 @@ void MmioTransport::resume() {
     for (const Queue& queue : queues_) {
         queue.notify.wake();
     }
-    device_->resumed(std::exchange(moved_, false));
+    device_->resumed(std::exchange(how_, Resumed::paused));
 }
 
 void MmioTransport::reset() {
@@ -180,6 +180,7 @@ void MmioTransport::save(vmm::SnapshotWriter& snapshot) const {
         state.queues.push_back(queue.ring.state());
     }
     device_->save(snapshot, place_.instance, state);
+    how_ = Resumed::saved;
 }
 
 Result<void> MmioTransport::restore(vmm::SnapshotReader& snapshot) {
@@ -194,7 +195,7 @@ Result<void> MmioTransport::restore(vmm::SnapshotReader& snapshot) {
     if ((state_.status & kStatusFeaturesOk) != 0) {
         accept_features();
     }
-    moved_ = true;
+    how_ = Resumed::restored;
     return {};
 }
 

@@ -100,7 +100,7 @@ class MmioTransport final : public vmm::Device, public vmm::BusDevice, private T
     std::condition_variable settled_;
     MmioState state_;  // its `queues` is empty: they are in queues_
     bool paused_ = true;
-    bool moved_ = false;   // restored and not resumed since
+    mutable Resumed how_ = Resumed::paused;  // of the next resume()
     bool broken_ = false;  // and reported
     // Last, so destroyed first: both have handlers that call us. A deque, because queues do not move.
     std::unique_ptr<virtio::Device> device_;

@@ -155,7 +155,21 @@ void Net::on_tap() {
     transport_->used(kReceive);
 }
 
+void Net::drop_stale() {
+    constexpr int kMost = 4096;  // more than a tap holds
+    for (int frames = 0; frames < kMost; ++frames) {
+        const auto size = tap_.read(received_);
+        if (!size || !*size) {
+            break;
+        }
+    }
+    stale_ = false;
+}
+
 Result<void> Net::receive() {
+    if (stale_) {
+        drop_stale();
+    }
     for (int frames = 0; frames < kFramesAtOnce && !tap_failed_; ++frames) {
         if (received_size_ == 0 && !fetch()) {
             return {};
@@ -272,10 +286,11 @@ void Net::reset() {
     received_size_ = 0;
 }
 
-void Net::resumed(bool moved) {
-    if (!moved) {
+void Net::resumed(Resumed how) {
+    if (how == Resumed::paused) {
         return;
     }
+    stale_ = how == Resumed::restored;
     announcements_left_ = kAnnouncements;
     itimerspec soon{};
     soon.it_value.tv_nsec = 1;
@@ -292,10 +307,9 @@ void Net::announce_from_host() {
     if (::read(timer_.get(), &expirations, sizeof expirations) < 0) {
         return;
     }
-    if (!transport_->active()) {
-        return;
+    if (transport_->active()) {
+        tap_.write(rarp_request(mac_));
     }
-    tap_.write(rarp_request(mac_));
     if (--announcements_left_ == 0) {
         const itimerspec off{};
         (void)::timerfd_settime(timer_.get(), 0, &off, nullptr);

@@ -47,7 +47,7 @@ class Net final : public Device {
     void process(unsigned queue) override;
     void reset() override;
     std::size_t in_flight() const override { return 0; }
-    void resumed(bool moved) override;
+    void resumed(Resumed how) override;
     void save(vmm::SnapshotWriter& snapshot, std::uint32_t instance,
               const MmioState& transport) const override;
     vmm::Result<MmioState> restore(vmm::SnapshotReader& snapshot, std::uint32_t instance,
@@ -64,6 +64,7 @@ class Net final : public Device {
 
     void on_tap();
     vmm::Result<void> receive();
+    void drop_stale();
     bool fetch();
     // False: the driver has given too few buffers for the frame that waits.
     vmm::Result<bool> deliver();
@@ -86,6 +87,8 @@ class Net final : public Device {
     std::uint64_t features_ = 0;
     Tap::Offload offload_;
     bool tap_failed_ = false;
+    // Of a guest that comes from elsewhere: the tap has what was broadcast here since Prepare.
+    bool stale_ = false;
     bool announce_ = false;
     unsigned announcements_left_ = 0;
     vmm::Bytes received_ = vmm::Bytes(Tap::kMaxFrame);

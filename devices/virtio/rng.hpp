@@ -29,7 +29,7 @@ class Rng final : public Device {
     void process(unsigned queue) override;
     void reset() override {}
     std::size_t in_flight() const override { return 0; }
-    void resumed(bool) override {}
+    void resumed(Resumed) override {}
     void save(vmm::SnapshotWriter& snapshot, std::uint32_t instance,
               const MmioState& transport) const override;
     vmm::Result<MmioState> restore(vmm::SnapshotReader& snapshot, std::uint32_t instance,

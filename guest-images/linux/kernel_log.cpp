@@ -1,5 +1,7 @@
 #include "kernel_log.hpp"
 
+#include <cpuid.h>
+
 #include <array>
 #include <cstdio>
 #include <fstream>
@@ -55,6 +57,16 @@ std::string current_clocksource() {
     return name;
 }
 
+// Documentation/virt/kvm/x86/cpuid.rst: what KVM offers a guest.
+bool offered(unsigned bit) {
+    unsigned eax = 0;
+    unsigned ebx = 0;
+    unsigned ecx = 0;
+    unsigned edx = 0;
+    __cpuid(0x40000001, eax, ebx, ecx, edx);
+    return (eax >> bit & 1) != 0;
+}
+
 // All vCPUs together, in USER_HZ ticks: the eighth number of the first line (proc(5)).
 uint64_t steal_ticks() {
     std::ifstream file("/proc/stat");
@@ -72,6 +84,7 @@ class KernelLog : public Service {
   public:
     void start(const guest::Parameters&, guest::Fields& ready) override {
         clocksource_ = current_clocksource();
+        ready.number("steal", offered(5)).number("pv_eoi", offered(6));
         ready.text("clock", clocksource_.c_str())
             .number("cpus", static_cast<uint64_t>(sysconf(_SC_NPROCESSORS_ONLN)));
         read_on(false);

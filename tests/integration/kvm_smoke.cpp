@@ -3,6 +3,7 @@
 #include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <condition_variable>
 #include <cstdio>
 #include <mutex>
 #include <thread>
@@ -10,6 +11,7 @@
 #include "tests/unit/loader/images.hpp"
 #include "vmm/machine/lifecycle.hpp"
 #include "vmm/machine/loader.hpp"
+#include "vmm/machine/vcpu_team.hpp"
 #include "vmm/state/describe.hpp"
 
 using Reason = vmm::GuestEnd::Reason;
@@ -361,6 +363,29 @@ TEST_CASE("a triple fault in protected mode resets the guest") {
     INFO(end.text);
     CHECK(end.reason == Reason::exit_port);
     CHECK(guest.lifecycle->resets() == 2);
+}
+
+TEST_CASE("all vCPUs of a machine carry out a task at once") {
+    constexpr std::uint32_t kVcpus = 4;
+    const vmm::Kvm kvm = must(vmm::Kvm::open());
+    vmm::MachineConfig config;
+    config.name = "team";
+    config.ram_bytes = kRam;
+    config.vcpus = kVcpus;
+    const auto machine = must(vmm::Machine::create(kvm, config));
+    const auto team = must(vmm::VcpuTeam::create(*machine));
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::uint32_t there = 0;
+    CHECK(team->for_each([&](vmm::Vcpu&) -> vmm::Result<void> {
+        std::unique_lock lock{mutex};
+        ++there;
+        changed.notify_all();
+        if (!changed.wait_for(lock, kLimit, [&] { return there == kVcpus; })) {
+            return vmm::fail(vmm::Code::timeout, "the others wait for this one");
+        }
+        return {};
+    }));
 }
 
 TEST_CASE("this host offers what a guest made on it needs") {

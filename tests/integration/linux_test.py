@@ -30,6 +30,8 @@ def start(host, parameters="", cpus=1, image="vmlinux", extra=()):
     print(f"  {image}, {cpus} vCPUs: initramfs after {took:.1f} s of CPU, {kernel} s on the kernel's clock; {ready}")
     check(took <= BOOT_SECONDS, f"the initramfs began after {took:.1f} s of CPU, and {BOOT_SECONDS} s are allowed")
     check(ready["cpus"] == str(cpus), f"{cpus} vCPUs, but {ready}")
+    check(ready["clock"] == "kvm-clock", f"{ready}")
+    check(ready["steal"] == ready["pv_eoi"] == "1", f"{ready}")
     return guest
 
 
@@ -67,6 +69,7 @@ def there_and_back(bed, guest, moves=2):
         proof = serial.ask("proof")
         check(proof["ok"] == "1" and int(proof["seed"], 16) == int(seed, 16), f"the marked pages changed: {proof}")
         check(int(after["ticks"]) > int(before["ticks"]), f"no tick since the move: {before}, {after}")
+        check(int(after["steal_ms"]) >= int(before["steal_ms"]), f"steal time went back: {before}, {after}")
         print(f"  {here.name} -> {there.name}: downtime {report['downtime_ms']:.0f} ms, the guest's gap "
               f"{float(after['gap_us']) / 1000:.1f} ms, TSC {after['tsc_drift_us']} us off CLOCK_MONOTONIC "
               f"(before: {before['tsc_drift_us']})", flush=True)

@@ -76,7 +76,16 @@ Result<migration::Manifest> ScriptedSource::manifest() {
     return manifest;
 }
 
-Result<void> ScriptedSource::give_exclusives() {
+Result<void> ScriptedSource::wait_flushed(vmm::Duration) {
+    if (on_stall) {
+        on_stall();
+        return vmm::fail(vmm::Code::timeout, "the storage does not answer");
+    }
+    return {};
+}
+
+Result<void> ScriptedSource::give_exclusives(vmm::Duration limit) {
+    TRY(wait_flushed(limit));
     disk->give(this);
     if (on_give) {
         on_give();

@@ -79,11 +79,12 @@ class ScriptedSource final : public migration::SourceVm {
     vmm::DirtyTracker& tracker() override { return union_; }
     vmm::Result<vmm::Drain> pause(vmm::Duration limit) override;
     vmm::Result<vmm::Bytes> save() override;
-    vmm::Result<void> flush_exclusives() override {
+    vmm::Result<void> begin_flush() override {
         ++flushes;
         return {};
     }
-    vmm::Result<void> give_exclusives() override;
+    vmm::Result<void> wait_flushed(vmm::Duration limit) override;
+    vmm::Result<void> give_exclusives(vmm::Duration limit) override;
     void take_exclusives() override { (void)disk->take(this); }
     vmm::Result<void> resume() override;
     void release() override;
@@ -95,6 +96,7 @@ class ScriptedSource final : public migration::SourceVm {
     std::function<void()> on_pause;
     std::function<void()> on_save;
     std::function<void()> on_give;  // once the disk is free
+    std::function<void()> on_stall;  // waiting for storage that does not answer: then it does not
     std::optional<vmm::Error> pause_error;
     vmm::Drain drain;  // what a pause reports
     ScriptedDisk own_disk;

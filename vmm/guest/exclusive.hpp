@@ -2,6 +2,7 @@
 // handover gives it away at the source and takes it at the destination, so that no fault makes two users.
 #pragma once
 
+#include "vmm/base/clock.hpp"
 #include "vmm/base/result.hpp"
 
 namespace vmm {
@@ -14,10 +15,11 @@ class Exclusive {
     // Before the guest runs. Does nothing when it is held already; fails, saying what it is, when another
     // holds it. The device is paused.
     virtual Result<void> take() = 0;
-    // What the guest has written so far is on the storage, when this returns. Any thread, while the guest
-    // runs.
-    virtual Result<void> flush() = 0;
-    // What the guest has written is on the storage, then others may take it. The device is paused. After an
+    // Begins to bring what the guest has written so far to the storage. It may run.
+    virtual Result<void> begin_flush() = 0;
+    // Waits until it is there: Code::timeout, and it goes on; any other error: something is lost.
+    virtual Result<void> wait_flushed(Duration limit) = 0;
+    // Others may take it. The device is paused, and what the guest has written is on the storage. After an
     // error it is held still.
     virtual Result<void> give() = 0;
 };

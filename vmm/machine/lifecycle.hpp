@@ -96,12 +96,14 @@ class Lifecycle {
 
     // What the guest has to itself on the host (its disks), during a handover, while nothing runs: at the
     // source give, and take back; at the destination take, before start(), and give back when that fails.
-    // Take takes all that can be had; an error names the first that cannot.
-    Result<void> give_exclusives();
+    // Take takes all that can be had; an error names the first that cannot. Give gives nothing when what the
+    // guest has written is not on the storage within `limit`.
+    Result<void> give_exclusives(Duration limit);
     Result<void> take_exclusives();
     // What the guest has written so far goes to the storage, while it runs, so that give has little to do.
-    // Without the turn; may take long.
-    Result<void> flush_exclusives();
+    // Without the turn. Waiting may end with Code::timeout, and goes on with the next call.
+    Result<void> begin_flush();
+    Result<void> wait_flushed(Duration limit);
     // Whether any vCPU ever ran: it is in KVM_RUN, or came back from it with anything but a failure.
     bool entered() const { return team_->ever_entered(); }
 

@@ -105,17 +105,27 @@ Result<Bytes> Lifecycle::save() {
     return save_machine(machine_, *team_, flags_);
 }
 
-Result<void> Lifecycle::flush_exclusives() {
+Result<void> Lifecycle::begin_flush() {
     for (Exclusive* exclusive : machine_.exclusives()) {
-        TRY(exclusive->flush());
+        TRY(exclusive->begin_flush());
     }
     return {};
 }
 
-Result<void> Lifecycle::give_exclusives() {
+Result<void> Lifecycle::wait_flushed(Duration limit) {
+    const TimePoint end = real_clock().now() + limit;
+    for (Exclusive* exclusive : machine_.exclusives()) {
+        TRY(exclusive->wait_flushed(std::max(end - real_clock().now(), Duration::zero())));
+    }
+    return {};
+}
+
+Result<void> Lifecycle::give_exclusives(Duration limit) {
     if (!halted_) {
         return fail(Code::timeout, "a device is not at rest");  // it may be writing
     }
+    TRY(begin_flush());
+    TRY(wait_flushed(limit));
     for (Exclusive* exclusive : machine_.exclusives()) {
         TRY(exclusive->give());
     }

@@ -35,7 +35,8 @@ class VcpuThread {
     // call. An error if the call has failed by now, or if the thread parked again without calling it.
     Result<TimePoint> wait_entered();
     // Whether it ever called KVM_RUN for the guest to run and is still in it, or came back with anything but
-    // a failure. After nothing but failures nobody outside has seen anything of the guest.
+    // a failure. After nothing but failures the guest has not gone on; of its devices others may have seen
+    // what they had in hand when they were resumed: frames, and disk requests that are carried out again.
     bool ever_entered();
 
     // Asks the vCPU to park (sets immediate_exit, then signals). Does not wait: all vCPUs are asked before

@@ -142,3 +142,38 @@ TEST_CASE("after a move the network hears of the guest, and the driver is asked 
     target.wait_used(2, 1);
     CHECK(target.load<std::uint8_t>(kBuffer + 8) == 1);  // a command that is not known
 }
+
+TEST_CASE("after a move that was undone the network hears of the guest too", "[devices]") {
+    NetHost host;
+    host.start(VirtioHost::kVersion1 | kAnnounce, 3);
+    REQUIRE(host.transport().pause(tests::kPauseLimit));
+    vmm::SnapshotWriter writer;
+    host.transport().save(writer);
+    host.add(0, {{kBuffer, 1600, true}});
+    host.from_network("came in the pause");
+    host.transport().resume();
+    CHECK(host.to_network().substr(12, 2) == "\x80\x35");
+    CHECK((host.read(kConfig + 4) >> 16) == 3);
+    CHECK(host.wait_used(0, 1)[0].written == 12 + 17);
+}
+
+TEST_CASE("a guest that arrives gets nothing that was broadcast before it was there", "[devices]") {
+    NetHost source;
+    source.start(VirtioHost::kVersion1, 2);
+    REQUIRE(source.transport().pause(tests::kPauseLimit));
+    vmm::SnapshotWriter writer;
+    source.transport().save(writer);
+    NetHost target;
+    auto reader = vmm::SnapshotReader::parse(writer.finish());
+    REQUIRE(target.transport().restore(*reader));
+    for (int i = 0; i < 3; ++i) {
+        target.from_network("long ago");
+    }
+    target.add(0, {{kBuffer, 1600, true}});
+    target.transport().resume();
+    target.sync();
+    CHECK(target.used_index(0) == 0);
+    target.from_network("now");
+    target.wait_used(0, 1);
+    CHECK(target.text(kBuffer + 12, 3) == "now");
+}

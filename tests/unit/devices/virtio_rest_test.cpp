@@ -48,7 +48,7 @@ class SlowDevice final : public devices::virtio::Device {
     }
     void reset() override {}
     std::size_t in_flight() const override { return heads_.size(); }
-    void resumed(bool) override { calls_.emplace_back("resumed"); }
+    void resumed(devices::virtio::Resumed) override { calls_.emplace_back("resumed"); }
     void save(vmm::SnapshotWriter&, std::uint32_t, const devices::virtio::MmioState&) const override {}
     vmm::Result<devices::virtio::MmioState> restore(vmm::SnapshotReader&, std::uint32_t,
                                                     const Check&) override {

@@ -167,6 +167,26 @@ TEST_CASE("an interrupt that the driver has not acknowledged is raised again, wi
     CHECK(source.interrupts() == 0);
 }
 
+TEST_CASE("what was negotiated holds after a restore", "[devices]") {
+    RngHost source;
+    source.start(VirtioHost::kVersion1 | VirtioHost::kIndirect | VirtioHost::kEventIdx, 1);
+    REQUIRE(source.transport().pause(tests::kPauseLimit));
+    RngHost target;
+    REQUIRE(restore(target.transport(), save(source.transport())));
+    target.transport().resume();
+    constexpr std::uint64_t kTable = VirtioHost::kData + 0x1000;
+    constexpr std::uint16_t kIsIndirect = 4;
+    target.descriptor(kTable, VirtioHost::kData, 32, 2, 0);
+    target.descriptor(VirtioHost::table(0), kTable, 16, kIsIndirect, 0);
+    target.store(VirtioHost::available(0) + 4 + 2 * VirtioHost::kQueueSize, std::uint16_t{7});  // used_event
+    target.publish(0, 0);
+    target.kick(0);
+    CHECK(target.wait_used(0, 1)[0] == tests::UsedElement{0, 32});
+    target.sync();
+    CHECK(target.interrupts() == 0);
+    CHECK(target.read(kStatus) == 15);
+}
+
 TEST_CASE("a state that this device cannot have is refused", "[devices]") {
     RngHost source;
     source.start(VirtioHost::kVersion1, 1);

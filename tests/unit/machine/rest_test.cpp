@@ -53,11 +53,14 @@ class Claim final : public vmm::Exclusive {
         owner_ = this;
         return {};
     }
-    vmm::Result<void> flush() override { return {}; }
-    vmm::Result<void> give() override {
+    vmm::Result<void> begin_flush() override { return {}; }
+    vmm::Result<void> wait_flushed(vmm::Duration) override {
         if (stuck) {
             return vmm::fail(Code::io, "{} cannot be flushed", name_);
         }
+        return {};
+    }
+    vmm::Result<void> give() override {
         owner_ = holds() ? nullptr : owner_;
         return {};
     }
@@ -184,7 +187,7 @@ TEST_CASE("a handover that is undone takes the disks back, of a paused guest too
     }
     REQUIRE(lifecycle.begin_handover(kLimit));
     CHECK(machine.ours.holds());
-    REQUIRE(lifecycle.give_exclusives());
+    REQUIRE(lifecycle.give_exclusives(kLimit));
     CHECK_FALSE(machine.ours.holds());
     REQUIRE(lifecycle.cancel_handover());
     CHECK(machine.ours.holds());
@@ -196,7 +199,7 @@ TEST_CASE("a handover that is undone while another has the disk leaves the guest
     vmm::Lifecycle& lifecycle = *machine.f.lifecycle;
     REQUIRE(lifecycle.resume());
     REQUIRE(lifecycle.begin_handover(kLimit));
-    REQUIRE(lifecycle.give_exclusives());
+    REQUIRE(lifecycle.give_exclusives(kLimit));
     REQUIRE(machine.theirs.take());
     CHECK(lifecycle.cancel_handover().error().text() == "the disk is in use");
     CHECK(lifecycle.state() == RunState::paused);
@@ -218,7 +221,7 @@ TEST_CASE("all disks are taken that can be had, and one that cannot be given awa
     CHECK(lifecycle.take_exclusives().error().text() == "the disk is in use");
     CHECK(second.holds());
     second.stuck = true;
-    CHECK(lifecycle.give_exclusives().error().text() == "the second disk cannot be flushed");
+    CHECK(lifecycle.give_exclusives(kLimit).error().text() == "the second disk cannot be flushed");
     CHECK(second.holds());
 }
 

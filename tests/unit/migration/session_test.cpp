@@ -71,6 +71,20 @@ TEST_CASE("disks are flushed once while the guest runs, and then in the pause", 
     CHECK(bed.source.flushes == 2);  // the second tells what one costs
 }
 
+TEST_CASE("storage that does not answer holds up neither a cancel nor the end of the pause", "[migration]") {
+    Bed bed;
+    SECTION("while the guest runs") {
+        bed.source.on_stall = [&] { bed.engine->cancel(); };
+        CHECK(bed.migrate() == Outcome::cancelled);
+    }
+    SECTION("in the pause") {
+        bed.source.on_pause = [&] { bed.source.on_stall = [] {}; };
+        CHECK(bed.migrate() == Outcome::failed);
+        CHECK(bed.migration_report.reasons.back().what == "the storage does not answer");
+    }
+    check_one_owner(bed, false);
+}
+
 TEST_CASE("a guest paused by its user arrives paused", "[migration]") {
     Bed bed;
     bed.source.user_paused = true;
