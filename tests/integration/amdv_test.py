@@ -25,7 +25,8 @@ def main():
     except amdv_host.Unavailable as reason:
         print(f"skipped: {reason}")
         sys.exit(SKIP)
-    commands = ["export PYTHONDONTWRITEBYTECODE=1 GODWIT_DEADLINE=120 GODWIT_MAX_DOWNTIME=10s"]
+    commands = ["export PYTHONDONTWRITEBYTECODE=1 GODWIT_DEADLINE=120 GODWIT_MAX_DOWNTIME=10s "
+                f"PATH={PLACE}/build/bin:$PATH"]
     for test in options.test:
         name, *arguments = shlex.split(test)
         commands.append(f"echo '== {name}'; /usr/bin/python3 {PLACE}/tests/integration/{name}_test.py "

@@ -5,6 +5,7 @@ process at most owns the image, and it is the one whose guest runs."""
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,6 +220,9 @@ class FileSystem:
     def __init__(self, directory):
         self.place = directory / "mounted"
         self.place.mkdir()
+        for tool in ("mkfs.ext4", "fsfreeze"):
+            if shutil.which(tool) is None:
+                raise harness.Skipped(f"there is no {tool}")
         image = disk.make(directory / "ext4", 32 << 20)
         for step in (["mkfs.ext4", "-q", "-F", image], ["mount", "-o", "loop", image, self.place]):
             done = subprocess.run(step, capture_output=True, text=True, check=False)

@@ -9,11 +9,15 @@ the test ends.
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 
 from integration import harness
 
 TAP = "tap0"
+# By their paths: busybox runs commands of its own where it has one of that name.
+IP, BRIDGE_TOOL = (shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") or tool
+                   for tool in ("ip", "bridge"))
 GUEST_ADDRESS = "10.9.0.2"
 GUEST_MAC = "52:54:00:12:34:56"
 PEER_ADDRESS = "10.9.0.1"
@@ -53,11 +57,11 @@ class Namespace:
         return done.stdout
 
     def ip(self, commands):
-        self.run("ip", "-batch", "-", stdin=commands)
+        self.run(IP, "-batch", "-", stdin=commands)
 
     def port_of(self, mac):
         """Where the bridge believes the station to be; None where it does not know."""
-        for entry in json.loads(self.run("bridge", "-json", "fdb", "show", "br", "br0")):
+        for entry in json.loads(self.run(BRIDGE_TOOL, "-json", "fdb", "show", "br", "br0")):
             if entry["mac"] == mac and "permanent" not in (entry.get("state"), *entry.get("flags", ())):
                 return entry["ifname"]
         return None

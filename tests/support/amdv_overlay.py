@@ -69,7 +69,7 @@ class Overlay:
             self.add_program(build / "bin" / name, f"{PLACE}/build/bin/{name}")
         for path in (*(build / "guests").glob("*.*"), *((build / "guests/linux").glob("*") if linux else ())):
             self.add(path, f"{PLACE}/build/guests/{path.relative_to(build / 'guests')}")
-        for tool in ("ip", "tc", "socat"):
+        for tool in ("ip", "tc", "bridge", "socat"):
             path = shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
             if path is None:
                 raise debian_kernel.Unavailable(f"needs {tool} (Debian packages iproute2, socat)")
