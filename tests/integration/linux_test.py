@@ -94,11 +94,6 @@ def moves(bed, cpus):
 
 def moves_in_one_host(bed):
     amdv_bed.on_one_host(bed)
-    moves(bed, 1)
-
-
-def moves_in_one_host_smp(bed):
-    amdv_bed.on_one_host(bed)
     moves(bed, 2)
 
 
@@ -106,8 +101,7 @@ def moves_between_hosts(bed):
     moves(bed, 1)
 
 
-TESTS = {f.__name__: f for f in (boots_and_powers_off, restarts, moves_in_one_host, moves_in_one_host_smp,
-                                 moves_between_hosts)}
+TESTS = {f.__name__: f for f in (boots_and_powers_off, restarts, moves_in_one_host, moves_between_hosts)}
 
 if __name__ == "__main__":
     amdv_bed.main(TESTS, linux=True)
