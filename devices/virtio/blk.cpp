@@ -52,8 +52,7 @@ vmm::DeviceIdentity Blk::identity() const {
 }
 
 std::uint64_t Blk::features() const {
-    const std::uint64_t always =
-        kFeatureSizeMax | kFeatureSegMax | kFeatureBlkSize | kFeatureFlush;
+    const std::uint64_t always = kFeatureSizeMax | kFeatureSegMax | kFeatureBlkSize | kFeatureFlush;
     return always | (image_->read_only() ? kFeatureReadOnly : kFeatureDiscard | kFeatureWriteZeroes);
 }
 

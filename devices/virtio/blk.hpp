@@ -74,8 +74,8 @@ class Blk final : public Device {
     std::deque<std::uint64_t> waiting_;
     std::map<std::uint64_t, Piece> pieces_;
     std::uint64_t next_number_ = 0;
-    // Requests below it are from before the queue was stopped: nobody is told of their end, and what comes after waits for
-    // it, because the disk would see it in any order.
+    // Requests below it are from before the queue was stopped: nobody is told of their end, and what comes
+    // after waits for it, because the disk would see it in any order.
     std::uint64_t first_valid_ = 0;
 };
 

@@ -30,7 +30,8 @@ bool on_disk(std::uint64_t sector, std::uint64_t count, const BlkLimits& limits)
 }
 
 void decode_transfer(BlkRequest& request, std::uint64_t sector, std::uint64_t size, const BlkLimits& limits) {
-    if (size % kSectorBytes != 0 || size > std::uint64_t{kSegMax} * kSizeMax || !on_disk(sector, size / kSectorBytes, limits) ||
+    if (size % kSectorBytes != 0 || size > std::uint64_t{kSegMax} * kSizeMax ||
+        !on_disk(sector, size / kSectorBytes, limits) ||
         (request.kind == BlkRequest::Kind::write && limits.read_only)) {
         refuse(request, kBlkIoError);
         return;

@@ -13,9 +13,9 @@ inline constexpr std::uint8_t kBlkUnsupported = 2;
 
 // What a request may ask for: a pause has to wait for all of it.
 inline constexpr std::uint32_t kSegMax = 128;
-inline constexpr std::uint32_t kSizeMax = 64 << 10;                    // bytes of a segment
-inline constexpr std::uint32_t kMaxDiscardSectors = 1 << 22;           // 2 GiB: a hint, and quick
-inline constexpr std::uint32_t kMaxZeroSectors = (8 << 20) / 512;      // 8 MiB: they may have to be written
+inline constexpr std::uint32_t kSizeMax = 64 << 10;                // bytes of a segment
+inline constexpr std::uint32_t kMaxDiscardSectors = 1 << 22;       // 2 GiB: a hint, and quick
+inline constexpr std::uint32_t kMaxZeroSectors = (8 << 20) / 512;  // 8 MiB: they may have to be written
 
 inline constexpr std::size_t kBlkIdBytes = 20;  // 5.2.6.1: of a disk's serial number
 

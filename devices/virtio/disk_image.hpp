@@ -39,8 +39,8 @@ class DiskImage final : public vmm::Exclusive {
     // fdatasync(2); a read-only disk needs none.
     vmm::Result<void> begin_flush() override;
     vmm::Result<void> wait_flushed(vmm::Duration limit) override;
-    // Such a flush has failed: the guest, which has not been told yet, must not hear that its writes are safe.
-    // Any thread.
+    // Such a flush has failed: the guest, which has not been told yet, must not hear that its writes are
+    // safe. Any thread.
     bool lost() const { return flusher_.failed(); }
     // Then `owner` is free.
     vmm::Result<void> give() override;

@@ -99,8 +99,8 @@ void DiskRing::add(const Operation& operation) {
 }
 
 void DiskRing::submit() {
-    // Errors of the host and of the guest come as completions. These mean that the kernel is out of memory for
-    // a moment, or was interrupted: the rest is handed over at the next event, which is now.
+    // Errors of the host and of the guest come as completions. These mean that the kernel is out of memory
+    // for a moment, or was interrupted: the rest is handed over at the next event, which is now.
     const int result = ::io_uring_submit(&ring_);
     if (result == -EINTR || result == -EAGAIN || result == -EBUSY || result == -ENOMEM) {
         event_.wake();

@@ -49,8 +49,8 @@ class DiskRing {
     };
     // An operation for submit().
     void add(const Operation& operation);
-    // Hands the operations to the kernel. If it has no memory for them now, event_fd() becomes readable: submit
-    // again.
+    // Hands the operations to the kernel. If it has no memory for them now, event_fd() becomes readable:
+    // submit again.
     void submit();
 
     struct Completion {

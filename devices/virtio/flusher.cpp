@@ -39,8 +39,9 @@ Result<void> Flusher::wait(vmm::Duration limit) {
                          name_, vmm::to_ms(limit));
     }
     if (error_ != 0) {
-        return advise(vmm::Failure{vmm::Error::from_errno(Code::io, fmt::format("fdatasync {}", name_), error_)},
-                      "what its guest wrote may be lost: check the storage");
+        return advise(
+            vmm::Failure{vmm::Error::from_errno(Code::io, fmt::format("fdatasync {}", name_), error_)},
+            "what its guest wrote may be lost: check the storage");
     }
     return {};
 }

@@ -101,7 +101,7 @@ class MmioTransport final : public vmm::Device, public vmm::BusDevice, private T
     MmioState state_;  // its `queues` is empty: they are in queues_
     bool paused_ = true;
     mutable Resumed how_ = Resumed::paused;  // of the next resume()
-    bool broken_ = false;  // and reported
+    bool broken_ = false;                    // and reported
     // Last, so destroyed first: both have handlers that call us. A deque, because queues do not move.
     std::unique_ptr<virtio::Device> device_;
     std::deque<Queue> queues_;

@@ -95,7 +95,7 @@ class ScriptedSource final : public migration::SourceVm {
     // What happens at these moments; the guest still runs in on_pause.
     std::function<void()> on_pause;
     std::function<void()> on_save;
-    std::function<void()> on_give;  // once the disk is free
+    std::function<void()> on_give;   // once the disk is free
     std::function<void()> on_stall;  // waiting for storage that does not answer: then it does not
     std::optional<vmm::Error> pause_error;
     vmm::Drain drain;  // what a pause reports

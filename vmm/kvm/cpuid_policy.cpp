@@ -140,8 +140,7 @@ void set_brand(CpuidTable& table) {
     for (std::uint32_t i = 0; i < 3; ++i) {
         const std::uint32_t leaf = 0x80000002 + i;
         std::erase_if(table.entries, [leaf](const CpuidEntry& e) { return e.leaf == leaf; });
-        table.entries.push_back(
-            {leaf, 0, 0, text[4 * i], text[4 * i + 1], text[4 * i + 2], text[4 * i + 3]});
+        table.entries.push_back({leaf, 0, 0, text[4 * i], text[4 * i + 1], text[4 * i + 2], text[4 * i + 3]});
     }
 }
 

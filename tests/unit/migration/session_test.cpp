@@ -378,7 +378,8 @@ TEST_CASE("a destination that cannot have a disk never says that it starts", "[m
     bed.receiver.vm.disk = &other;
     CHECK(bed.migrate() == Outcome::failed);
     check_one_owner(bed, false);
-    CHECK(bed.receiver.records.history(Role::destination) == std::vector{RecordStatus::ready, RecordStatus::refused});
+    CHECK(bed.receiver.records.history(Role::destination) ==
+          std::vector{RecordStatus::ready, RecordStatus::refused});
 }
 
 TEST_CASE("while nobody says where the guest is the source has its disks", "[migration]") {
