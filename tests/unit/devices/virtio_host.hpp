@@ -106,6 +106,8 @@ class VirtioHost {
         features_ = features;
     }
     void make_queue(unsigned queue) {
+        std::vector<std::byte> zeros(0x3000);
+        REQUIRE(memory_.write(vmm::Gpa{table(queue)}, zeros));
         write(mmio::kQueueSel, queue);
         write(mmio::kQueueNum, kQueueSize);
         const auto base = static_cast<std::uint32_t>(table(queue));
@@ -115,8 +117,6 @@ class VirtioHost {
         write(mmio::kQueueReady, 1);
         available_[queue] = seen_[queue] = 0;
         next_[queue] = 0;
-        std::vector<std::byte> zeros(0x3000);
-        REQUIRE(memory_.write(vmm::Gpa{table(queue)}, zeros));
     }
     void start(std::uint64_t features, unsigned queues) {
         negotiate(features);
