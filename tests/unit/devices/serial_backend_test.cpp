@@ -179,7 +179,7 @@ TEST_CASE("stdio on a terminal: raw while it runs, Ctrl-] quits, restored at the
                  "b\x1d"
                  "c");
         CHECK(host.read(2) == "bc");
-        CHECK(host.quits == 1);
+        CHECK(eventually([&] { return host.quits == 1; }));
         host.print("line\n");
         CHECK(read_fd(keyboard.get(), 6) == "line\r\n");
     }
