@@ -159,7 +159,28 @@ void poll_commands() {
     }
 }
 
+// For an observer outside: one byte, `beat_hz` times a second, but not behind or among other output.
+class Heartbeat {
+  public:
+    explicit Heartbeat(uint64_t hz) : period_(hz == 0 ? 0 : tsc_khz() * 1000 / hz) {}
+    void step() {
+        const uint64_t now = watch().now();
+        if (period_ == 0 || now < next_) {
+            return;
+        }
+        next_ = now - next_ < period_ ? next_ + period_ : now + period_;
+        if (!serial::busy()) {
+            serial::put('\a');
+        }
+    }
+
+  private:
+    uint64_t period_;
+    uint64_t next_ = 0;
+};
+
 [[noreturn]] void run() {
+    Heartbeat heartbeat(parameters.number("beat_hz", 0));
     const uint64_t run_ms = parameters.number("run_ms", 0);
     const uint64_t run_ticks = run_ms == 0 ? UINT64_MAX : tsc_from_us(run_ms * 1000);
     for (;;) {
@@ -168,6 +189,7 @@ void poll_commands() {
             finish();
         }
         poll_commands();
+        heartbeat.step();
         serial::pump();
         workload::step();
     }

@@ -1,0 +1,142 @@
+"""Downtime, blackout and throughput of live migration against memory size, dirty rate and more, beside QEMU's."""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+from benchmark import link, measure, points, report_html, systems  # noqa: E402
+from benchmark.results import Figures, Results  # noqa: E402
+
+SECONDS_A_SAMPLE = 2.0  # about, for what a run says of its own time
+RUNS = {points.QUICK: 3, points.DEFAULT: 10, points.FULL: 10}
+
+
+def parse():
+    parser = argparse.ArgumentParser(prog="tools/bench", description=__doc__)
+    scale = parser.add_mutually_exclusive_group()
+    scale.add_argument("--quick", action="store_const", dest="scale", const=points.QUICK, help="a few points, 3 runs each")
+    scale.add_argument("--full", action="store_const", dest="scale", const=points.FULL, help="every point")
+    parser.add_argument("--peer", choices=["qemu"], help="measure it in the same run, in turn with ours")
+    parser.add_argument("--runs", type=int, help="samples of each point")
+    parser.add_argument("--only", help="points whose name has this in it")
+    parser.add_argument("--out", type=Path, help="directory of the results (default: bench-results/TIME)")
+    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that was interrupted")
+    parser.add_argument("--check", action="store_true", help="compare with the figures to reach; status 1 if one is not")
+    parser.add_argument("--build", type=Path, default=ROOT / "build")
+    parser.set_defaults(scale=points.DEFAULT)
+    return parser.parse_args()
+
+
+def first_line(*words):
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout.split("\n")[0]
+    except FileNotFoundError:
+        return None
+
+
+def facts(options):
+    model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
+                  if line.startswith("model name")), "unknown")
+    return {
+        "command": " ".join(sys.argv), "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "cpus": os.cpu_count(), "cpu": model, "kernel": platform.release(),
+        "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
+        "kvm": sorted(path.name for path in Path("/sys/module").glob("kvm*")),
+        "vmm": first_line("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
+        "qemu": first_line("qemu-system-x86_64", "--version") if options.peer else None,
+        "qemu_parameters": {name: {"max-bandwidth": systems.Qemu.UNLIMITED, **parameters, "capabilities": capabilities}
+                            for name, (parameters, capabilities) in systems.Qemu.PARAMETERS.items()},
+    }
+
+
+class Progress:
+    def __init__(self, total):
+        self.total = total
+        self.done = 0
+        self.begin = time.monotonic()
+
+    def step(self, text):
+        self.done += 1
+        spent = time.monotonic() - self.begin
+        left = spent / self.done * (self.total - self.done)
+        bar = "#" * (30 * self.done // self.total)
+        if sys.stderr.isatty():
+            print(f"\r[{bar:30}] {self.done}/{self.total}, {left / 60:.0f} min left  {text:60.60}", end="", file=sys.stderr,
+                  flush=True)
+        elif self.done == self.total or self.done % 10 == 0:
+            print(f"{self.done}/{self.total}, {left / 60:.0f} min left", file=sys.stderr, flush=True)
+
+
+def measure_point(tools, results, point, names, runs, progress):
+    """All systems in turn, so that a drift of the machine hits all alike."""
+    subjects = {}
+    try:
+        for name in names:
+            if results.count(point.name, name) < runs:
+                subjects[name] = measure.Subject(tools, name, point)
+                subjects[name].sample()  # there, so that memory is warm on both sides
+                subjects[name].hold(True)
+        for _ in range(runs):
+            for name, subject in subjects.items():
+                if results.count(point.name, name) >= runs:
+                    continue
+                subject.hold(False)
+                samples = subject.sample()
+                subject.hold(True)
+                for found in samples:
+                    used = point.used_mib << 20
+                    found["bytes_over_used"] = found["bytes"] / used if used else None
+                    results.add(system=name, point=point.name, axis=point.axis, value=point.value, command=subject.command,
+                                **found)
+                progress.step(f"{point.name}, {name}")
+    finally:
+        for subject in subjects.values():
+            subject.close()
+
+
+def run(tools, results, chosen, names, runs):
+    if not results.count("raw limits", "host"):
+        results.add(system="host", point="raw limits", **measure.raw_limits(tools))
+    if not results.count("start", "vmm"):
+        for seconds in measure.start_seconds(tools, 2 * runs):
+            results.add(system="vmm", point="start", start_ms=seconds * 1000)
+    progress = Progress(len(chosen) * len(names) * runs)
+    for point in chosen:
+        measure_point(tools, results, point, names, runs, progress)
+
+
+def main():
+    options = parse()
+    why_not = link.why_not() or (systems.why_no_qemu() if options.peer else "")
+    if why_not:
+        sys.exit(f"bench: {why_not}")
+    tools = measure.Tools(options.build.resolve())
+    chosen = [point for point in points.chosen(options.scale) if not options.only or options.only in point.name]
+    room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    chosen = [point for point in chosen if 2 * point.memory_mib * point.guests < room]
+    names = ["vmm"] + ([name for name in systems.SYSTEMS if name != "vmm"] if options.peer else [])
+    runs = options.runs or RUNS[options.scale]
+    results = Results(options.resume or options.out or Path("bench-results") / time.strftime("%Y%m%d-%H%M%S"))
+    print(f"{len(chosen)} points, {len(names)} systems, {runs} runs: about {len(chosen) * len(names) * runs * SECONDS_A_SAMPLE / 60:.0f} minutes. "
+          f"Results go to {results.directory}", flush=True)
+    results.set_facts(facts(options))
+    with link.cubic_allowed():
+        run(tools, results, chosen, names, runs)
+    results.write()
+    report_html.write(results)
+    print("\n" + "\n".join(results.table()) + "\n")
+    reached = True
+    for text, holds in Figures(results).all():
+        reached = reached and holds
+        print(f"{'ok    ' if holds else 'MISSED'}  {text}")
+    sys.exit(0 if reached or not options.check else 1)
+
+
+if __name__ == "__main__":
+    main()

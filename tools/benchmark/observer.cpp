@@ -1,0 +1,149 @@
+// observer: what somebody outside sees of a guest that moves.
+//
+//   observer SOCKET...
+//
+// Connects to the serial ports of a guest as they appear (Unix sockets, one for each host the guest may be on),
+// each served by a blocking thread. A guest with `beat_hz` sends BEL (7) as often: each is stamped
+// with CLOCK_MONOTONIC as it is read, and taken out; what remains goes to standard output, line by line. A line of
+// standard input is one of
+//
+//   to N TEXT   sends TEXT and a line feed to the guest on the N-th socket (from 0)
+//   connect N   connects to it, waiting until it is there; answers "!connected N"
+//   window      answers "!window beats=N longest_us=T median_us=T p95_us=T from_us=T": the gaps between beats,
+//               on whatever socket, that ended since the last `window`, and when the longest began
+//
+// Its resolution is the period of the beats and what a blocked thread takes to wake.
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <iostream>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr char kBeat = '\a';
+
+double us(Clock::duration time) {
+    return std::chrono::duration<double, std::micro>(time).count();
+}
+
+class Beats {
+  public:
+    void stamp(Clock::time_point now, std::size_t count) {
+        const std::lock_guard lock{mutex_};
+        if (last_ != Clock::time_point{}) {
+            gaps_.push_back({now - last_, last_});
+        }
+        last_ = now;
+        count_ += count;
+    }
+    void report() {
+        std::vector<Gap> gaps;
+        std::size_t count = 0;
+        {
+            const std::lock_guard lock{mutex_};
+            gaps.swap(gaps_);
+            std::swap(count, count_);
+        }
+        std::sort(gaps.begin(), gaps.end(), [](const Gap& a, const Gap& b) { return a.length < b.length; });
+        const auto at = [&](double share) {
+            return gaps.empty() ? Gap{} : gaps[static_cast<std::size_t>(share * static_cast<double>(gaps.size() - 1))];
+        };
+        std::printf("!window beats=%zu longest_us=%.1f median_us=%.1f p95_us=%.1f from_us=%.1f\n", count,
+                    us(at(1).length), us(at(0.5).length), us(at(0.95).length),
+                    us(at(1).begin.time_since_epoch()));
+        std::fflush(stdout);
+    }
+
+  private:
+    struct Gap {
+        Clock::duration length{};
+        Clock::time_point begin;
+    };
+
+    std::mutex mutex_;
+    Clock::time_point last_;
+    std::vector<Gap> gaps_;
+    std::size_t count_ = 0;
+};
+
+int connect_to(const char* path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+    for (;;) {
+        const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
+            return fd;
+        }
+        ::close(fd);
+        std::this_thread::sleep_for(std::chrono::microseconds{500});
+    }
+}
+
+// To the end of the connection.
+void serve(int fd, Beats& beats, std::mutex& output) {
+    std::array<char, 4096> buffer{};
+    std::string line;
+    for (;;) {
+        const ssize_t size = ::read(fd, buffer.data(), buffer.size());
+        const Clock::time_point now = Clock::now();
+        if (size <= 0) {
+            return;
+        }
+        std::size_t count = 0;
+        for (const char c : std::string_view{buffer.data(), static_cast<std::size_t>(size)}) {
+            if (c == kBeat) {
+                ++count;
+            } else if (c == '\n') {
+                const std::lock_guard lock{output};
+                std::printf("%s\n", line.c_str());
+                std::fflush(stdout);
+                line.clear();
+            } else if (c != '\r') {
+                line += c;
+            }
+        }
+        if (count != 0) {
+            beats.stamp(now, count);
+        }
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    Beats beats;
+    std::mutex output;
+    std::vector<int> sockets(static_cast<std::size_t>(argc), -1);
+    for (std::string line; std::getline(std::cin, line);) {
+        int number = 0;
+        int begin = 0;
+        if (line == "window") {
+            const std::lock_guard lock{output};
+            beats.report();
+        } else if (std::sscanf(line.c_str(), "connect %d", &number) == 1 && number >= 0 && number + 1 < argc) {
+            const int fd = connect_to(argv[number + 1]);
+            sockets[static_cast<std::size_t>(number)] = fd;
+            std::thread{[fd, &beats, &output] { serve(fd, beats, output); }}.detach();
+            const std::lock_guard lock{output};
+            std::printf("!connected %d\n", number);
+            std::fflush(stdout);
+        } else if (std::sscanf(line.c_str(), "to %d %n", &number, &begin) == 1 && number >= 0 && number + 1 < argc) {
+            const std::string text = line.substr(static_cast<std::size_t>(begin)) + "\n";
+            (void)::send(sockets[static_cast<std::size_t>(number)], text.data(), text.size(), MSG_NOSIGNAL);
+        }
+    }
+    std::_Exit(0);  // threads may be in read(2)
+}

@@ -1,0 +1,106 @@
+"""report.html: one file with its plots inside."""
+
+import base64
+import html
+import io
+import statistics
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot  # noqa: E402
+
+PARTS = ("pause_ms", "save_ms", "last_round_ms", "send_ms", "restore_ms", "commit_ms", "resume_ms", "other_ms")
+
+
+def picture(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight")
+    pyplot.close(figure)
+    return f'<img src="data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+
+
+def against(results, axis, measure, label, log=True):
+    """Medians of a measure along an axis, a line for each system."""
+    found = results.by_axis().get(axis)
+    if not found:
+        return ""
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    for system in results.systems():
+        pairs = [(str(value), results.median(point, system, measure)) for value, point in found]
+        pairs = [pair for pair in pairs if pair[1] is not None]
+        if pairs:
+            axes.plot(*zip(*pairs), marker="o", label=system)
+    axes.set_xlabel(axis)
+    axes.set_ylabel(label)
+    if log:
+        axes.set_yscale("log")
+    axes.grid(True, alpha=0.3)
+    axes.legend()
+    return f"<h2>{html.escape(label)} against {html.escape(axis)}</h2>{picture(figure)}"
+
+
+def median_run(samples, measure):
+    middle = statistics.median(sample[measure] for sample in samples)
+    return min(samples, key=lambda sample: abs(sample[measure] - middle))
+
+
+def timeline(results):
+    """The rounds of the run with most of them, and where its pause went."""
+    runs = [sample for sample in results.samples if sample.get("rounds")]
+    if not runs:
+        return ""
+    busiest = max(runs, key=lambda sample: len(sample["rounds"]))
+    run = median_run([sample for sample in runs if sample["point"] == busiest["point"]], "downtime_ms")
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 5), sharex=True)
+    at = run["setup_ms"] or 0
+    for each in run["rounds"]:
+        above.bar(at, each["bytes"] / 2**20, width=max(each["ms"], 0.2), align="edge", edgecolor="black")
+        below.bar(at, each["owed_after"], width=max(each["ms"], 0.2), align="edge", edgecolor="black", color="tab:orange")
+        at += each["ms"]
+    above.set_ylabel("MiB sent")
+    below.set_ylabel("pages owed after")
+    below.set_xlabel(f"ms; total {run['total_ms']:.1f}, predicted pause {run['predicted_ms']:.2f}, "
+                     f"actual {run['downtime_ms']:.2f}")
+    return f"<h2>One migration: {html.escape(run['point'])}</h2>{picture(figure)}"
+
+
+def pauses(results):
+    """Where the pause of the median run of each point went."""
+    rows = []
+    for point in results.points():
+        samples = [sample for sample in results.samples if sample["point"] == point and sample.get("parts")]
+        if samples:
+            rows.append((point, median_run(samples, "downtime_ms")["parts"]))
+    if not rows:
+        return ""
+    figure, axes = pyplot.subplots(figsize=(8, 0.35 * len(rows) + 1.5))
+    left = [0.0] * len(rows)
+    for part in PARTS:
+        widths = [parts.get(part) or 0.0 for _, parts in rows]
+        axes.barh([point for point, _ in rows], widths, left=left, label=part.removesuffix("_ms"))
+        left = [begin + width for begin, width in zip(left, widths)]
+    axes.invert_yaxis()
+    axes.set_xlabel("ms of downtime, median run")
+    axes.set_xlim(0, sorted(left)[-2] * 1.2 if len(left) > 1 else None)
+    axes.legend(ncol=4, fontsize="small")
+    return f"<h2>Where the pause goes</h2>{picture(figure)}"
+
+
+def write(results):
+    parts = ["<!DOCTYPE html><meta charset=utf-8><title>Godwit benchmark</title>"
+             "<style>body{font-family:sans-serif;max-width:60em;margin:auto}pre{font-size:80%;overflow-x:auto}</style>"
+             "<h1>Live migration benchmark</h1>"]
+    facts = results.facts
+    parts.append(f"<p>{html.escape(facts['time'])}, {facts['cpus']} CPUs ({html.escape(facts['cpu'])}), Linux "
+                 f"{html.escape(facts['kernel'])}, {', '.join(facts['kvm'])}; <code>{html.escape(facts['command'])}</code>"
+                 "</p>")
+    parts.append(f"<pre>{html.escape(chr(10).join(results.table()))}</pre>")
+    parts.append(against(results, "idle memory MiB", "blackout_ms", "blackout, ms"))
+    parts.append(against(results, "pages/s over 256 MiB", "blackout_ms", "blackout, ms"))
+    parts.append(against(results, "pages/s over 256 MiB", "lost_work_percent", "work lost, %", log=False))
+    parts.append(against(results, "streams", "throughput_mib_s", "throughput, MiB/s", log=False))
+    parts.append(against(results, "used MiB", "total_ms", "total, ms", log=False))
+    parts.append(timeline(results))
+    parts.append(pauses(results))
+    (results.directory / "report.html").write_text("\n".join(parts), encoding="utf-8")
