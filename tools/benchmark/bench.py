@@ -126,7 +126,7 @@ def main():
     print(f"{len(chosen)} points, {len(names)} systems, {runs} runs: about {len(chosen) * len(names) * runs * SECONDS_A_SAMPLE / 60:.0f} minutes. "
           f"Results go to {results.directory}", flush=True)
     results.set_facts(facts(options))
-    with link.cubic_allowed():
+    with link.cubic_allowed(), measure.memory_kept():
         run(tools, results, chosen, names, runs)
     results.write()
     report_html.write(results)

@@ -1,5 +1,6 @@
 """One sample: a quiet window, then a move, and what the guest and the outside saw in each."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 
 from benchmark.link import Link
 from benchmark.observer import Observer
+from benchmark.points import idle
 from benchmark.systems import SYSTEMS, Host
 
+RUNTIME = "/dev/shm"  # as /run is where users have their sockets and records: no journal to wait for
 SETTLE = 0.03  # seconds: what the guest prints would delay its beats
 QUIET = (0.3, 2.0)  # seconds, at least and at most; between them as long as the move before
 
@@ -40,6 +43,21 @@ class Tools:
         return self.build / "bin" / "raw_limits"
 
 
+@contextlib.contextmanager
+def memory_kept():
+    """A machine that is a guest itself reports memory that is free to its host, and fetching it back is slow and takes
+    CPU time at any moment. Not while we measure."""
+    order = Path("/sys/module/page_reporting/parameters/page_reporting_order")
+    before = order.read_text(encoding="ascii") if order.exists() else None
+    try:
+        if before is not None:
+            order.write_text("11", encoding="ascii")  # larger than any block there is
+        yield
+    finally:
+        if before is not None:
+            order.write_text(before, encoding="ascii")
+
+
 def busy_seconds():
     """CPU time that all processors of the machine have spent on anything."""
     words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
@@ -52,6 +70,8 @@ class Guest:
 
     def __init__(self, tools, name, point, link, directory, number=0):
         directory.mkdir()
+        self.tools = tools
+        self.point = point
         self.hosts = [Host(directory / name_of, *place) for name_of, place in zip("ab", link.hosts)]
         self.system = SYSTEMS[name](tools, point, self.hosts, number)
         self.observer = Observer(tools.observer, [host.serial for host in self.hosts])
@@ -75,6 +95,9 @@ class Guest:
         time.sleep(self.quiet)
         quiet_outside = self.observer.window()
         quiet_inside = self.observer.ask(self.here, "status")
+        # Memory for the copy: a machine that is a guest itself gives back what has been free for a second or two.
+        subprocess.run([self.tools.raw_limits, "touch", str(self.point.used_mib + 256)], check=True)
+        self.observer.ask(self.here, "status")
         time.sleep(SETTLE)
         self.observer.window()
         self.observer.begin_connect(there)
@@ -109,7 +132,7 @@ class Subject:
 
     def __init__(self, tools, name, point):
         self.link = Link(point.link)
-        self.scratch = tempfile.TemporaryDirectory(prefix="godwit-bench-")
+        self.scratch = tempfile.TemporaryDirectory(prefix="godwit-bench-", dir=RUNTIME)
         self.guests = []
         try:
             for number in range(point.guests):
@@ -148,9 +171,10 @@ class Subject:
         self.scratch.cleanup()
 
 
-def raw_limits(tools, kind="loopback"):
-    """The best of three sizes of write, and what memory does."""
-    link = Link(kind)
+def raw_limits(tools):
+    """Beside a guest that spins: the best TCP stream of three sizes of write, and what memory does."""
+    beside = Subject(tools, "vmm", idle(256))
+    link = Link("loopback")
     try:
         best = 0
         for size in (64 << 10, 256 << 10, 1 << 20):
@@ -163,6 +187,7 @@ def raw_limits(tools, kind="loopback"):
         said = subprocess.run([tools.raw_limits, "memory"], check=True, capture_output=True, text=True).stdout
     finally:
         link.close()
+        beside.close()
     return {"tcp_mib_s": best} | {key: float(value) for key, value in (word.split("=") for word in said.split())}
 
 

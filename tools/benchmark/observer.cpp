@@ -2,14 +2,15 @@
 //
 //   observer SOCKET...
 //
-// Connects to the serial ports of a guest as they appear (Unix sockets, one for each host the guest may be on),
-// each served by a blocking thread. A guest with `beat_hz` sends BEL (7) as often: each is stamped
-// with CLOCK_MONOTONIC as it is read, and taken out; what remains goes to standard output, line by line. A line of
+// Connects to the serial ports of a guest as they appear (Unix sockets, one for each host the guest may be
+// on), each served by a blocking thread. A guest with `beat_hz` sends BEL (7) as often: each is stamped with
+// CLOCK_MONOTONIC as it is read, and taken out; what remains goes to standard output, line by line. A line of
 // standard input is one of
 //
 //   to N TEXT   sends TEXT and a line feed to the guest on the N-th socket (from 0)
 //   connect N   connects to it, waiting until it is there; answers "!connected N"
-//   window      answers "!window beats=N longest_us=T median_us=T p95_us=T from_us=T": the gaps between beats,
+//   window      answers "!window beats=N longest_us=T median_us=T p95_us=T from_us=T": the gaps between
+//   beats,
 //               on whatever socket, that ended since the last `window`, and when the longest began
 //
 // Its resolution is the period of the beats and what a blocked thread takes to wake.
@@ -58,7 +59,9 @@ class Beats {
         }
         std::sort(gaps.begin(), gaps.end(), [](const Gap& a, const Gap& b) { return a.length < b.length; });
         const auto at = [&](double share) {
-            return gaps.empty() ? Gap{} : gaps[static_cast<std::size_t>(share * static_cast<double>(gaps.size() - 1))];
+            return gaps.empty()
+                       ? Gap{}
+                       : gaps[static_cast<std::size_t>(share * static_cast<double>(gaps.size() - 1))];
         };
         std::printf("!window beats=%zu longest_us=%.1f median_us=%.1f p95_us=%.1f from_us=%.1f\n", count,
                     us(at(1).length), us(at(0.5).length), us(at(0.95).length),
@@ -133,14 +136,16 @@ int main(int argc, char** argv) {
         if (line == "window") {
             const std::lock_guard lock{output};
             beats.report();
-        } else if (std::sscanf(line.c_str(), "connect %d", &number) == 1 && number >= 0 && number + 1 < argc) {
+        } else if (std::sscanf(line.c_str(), "connect %d", &number) == 1 && number >= 0 &&
+                   number + 1 < argc) {
             const int fd = connect_to(argv[number + 1]);
             sockets[static_cast<std::size_t>(number)] = fd;
             std::thread{[fd, &beats, &output] { serve(fd, beats, output); }}.detach();
             const std::lock_guard lock{output};
             std::printf("!connected %d\n", number);
             std::fflush(stdout);
-        } else if (std::sscanf(line.c_str(), "to %d %n", &number, &begin) == 1 && number >= 0 && number + 1 < argc) {
+        } else if (std::sscanf(line.c_str(), "to %d %n", &number, &begin) == 1 && number >= 0 &&
+                   number + 1 < argc) {
             const std::string text = line.substr(static_cast<std::size_t>(begin)) + "\n";
             (void)::send(sockets[static_cast<std::size_t>(number)], text.data(), text.size(), MSG_NOSIGNAL);
         }

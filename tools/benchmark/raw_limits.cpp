@@ -1,8 +1,10 @@
 // raw_limits: what this machine can do at best, to measure a migration against.
 //
-//   raw_limits serve                    prints its port; takes one TCP stream to its end into prefaulted memory
-//   raw_limits send ADDRESS PORT WRITE  sends from warm huge pages for two seconds, WRITE bytes at a time;
+//   raw_limits serve                    prints its port; takes one TCP stream to its end into prefaulted
+//   memory raw_limits send ADDRESS PORT WRITE  sends from warm huge pages for two seconds, WRITE bytes at a
+//   time;
 //                                       prints "tcp_mib_s=N"
+//   raw_limits touch MIB                takes so much memory and gives it back
 //   raw_limits memory                   prints "memcpy_mib_s=N fault_4k_us=N fault_huge_us=N" (per page)
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -89,7 +91,8 @@ int send(const char* host, const char* port, std::size_t piece) {
     const Clock::time_point begin = Clock::now();
     std::size_t sent = 0;
     while (seconds_since(begin) < kSeconds) {
-        const ssize_t count = ::send(fd, memory + sent % kBuffer, std::min(piece, kBuffer - sent % kBuffer), 0);
+        const ssize_t count =
+            ::send(fd, memory + sent % kBuffer, std::min(piece, kBuffer - sent % kBuffer), 0);
         if (count < 0) {
             fail("send");
         }
@@ -99,7 +102,8 @@ int send(const char* host, const char* port, std::size_t piece) {
     return 0;
 }
 
-// Microseconds a page, the second time: the first touch of memory that the host itself has to find says nothing.
+// Microseconds a page, the second time: the first touch of memory that the host itself has to find says
+// nothing.
 double fault_us(int advice, std::size_t page) {
     double us = 0;
     for (int turn = 0; turn < 2; ++turn) {
@@ -112,6 +116,16 @@ double fault_us(int advice, std::size_t page) {
         ::munmap(memory, 8 * kBuffer);
     }
     return us;
+}
+
+// The machine may be a guest itself, which gives back memory that it does not use: what is about to be needed
+// is fetched again first.
+int touch(std::size_t size) {
+    char* memory = map(size, MADV_HUGEPAGE);
+    for (std::size_t i = 0; i < size; i += 4096) {
+        memory[i] = 1;
+    }
+    return 0;
 }
 
 int memory() {
@@ -142,6 +156,9 @@ int main(int argc, char** argv) {
     if (what == "memory") {
         return memory();
     }
-    std::fprintf(stderr, "raw_limits: serve, send ADDRESS PORT WRITE, or memory\n");
+    if (what == "touch" && argc == 3) {
+        return touch(static_cast<std::size_t>(std::atol(argv[2])) * kMiB);
+    }
+    std::fprintf(stderr, "raw_limits: serve, send ADDRESS PORT WRITE, memory, or touch MIB\n");
     return 2;
 }

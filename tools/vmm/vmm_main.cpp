@@ -10,6 +10,7 @@
 #include "tools/vmm/commands.hpp"
 #include "tools/vmm/guest_process.hpp"
 #include "tools/vmm/log.hpp"
+#include "vmm/base/thread.hpp"
 
 namespace tools {
 
@@ -66,6 +67,7 @@ int vmm_main(int argc, char** argv, migration::EventSink* extra) {
     if (!fill_standard_descriptors()) {
         return kFailureStatus;
     }
+    vmm::take_slices(vmm::Slice::brief);
     const int status = run_command(argc, argv, extra);
     std::cout.flush();  // --help
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0 || !std::cout) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "vmm/base/check.hpp"
+#include "vmm/base/thread.hpp"
 
 namespace vmm {
 
@@ -139,6 +140,7 @@ void VcpuThread::run_task(std::unique_lock<std::mutex>& lock) {
 void VcpuThread::main() {
     block_other_signals();
     ::pthread_setname_np(::pthread_self(), fmt::format("vcpu{}", vcpu_.index()).c_str());
+    take_slices(Slice::ordinary);
     std::unique_lock lock{mutex_};
     for (;;) {
         changed_.wait(lock, [&] { return quit_ || task_ || !parked_; });
