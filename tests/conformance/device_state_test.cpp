@@ -6,10 +6,13 @@
 #include "devices/board.hpp"
 #include "tests/conformance/rigs.hpp"
 #include "tests/golden/golden.hpp"
+#include "tests/unit/devices/device_state.hpp"
 #include "vmm/state/describe.hpp"
 
 namespace {
 
+using tests::restore;
+using tests::save;
 using vmm::Bytes;
 using vmm::Result;
 
@@ -36,18 +39,6 @@ Bytes snapshot_of(const Bytes& body) {
     vmm::SnapshotWriter writer;
     writer.put(0, raw);
     return writer.finish();
-}
-
-Bytes save(const vmm::Device& device) {
-    vmm::SnapshotWriter writer;
-    device.save(writer);
-    return writer.finish();
-}
-
-Result<void> restore(vmm::Device& device, const Bytes& snapshot) {
-    vmm::SnapshotReader reader = TRY(vmm::SnapshotReader::parse(snapshot));
-    TRY(device.restore(reader));
-    return reader.finish();
 }
 
 template <typename Rig>

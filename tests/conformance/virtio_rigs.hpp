@@ -10,6 +10,7 @@
 #include "devices/virtio/console.hpp"
 #include "devices/virtio/net.hpp"
 #include "devices/virtio/rng.hpp"
+#include "tests/unit/devices/device_state.hpp"
 #include "tests/unit/devices/serial_host.hpp"
 #include "tests/unit/devices/virtio_host.hpp"
 
@@ -109,10 +110,7 @@ struct NetRig : VirtioRig<devices::virtio::NetState> {
         use(2, {{VirtioHost::kData, 2}, {VirtioHost::kData + 8, 1, true}});
         // As if it had moved: it asks its driver to announce itself.
         (void)host.transport().pause(kPauseLimit);
-        vmm::SnapshotWriter writer;
-        device().save(writer);
-        auto reader = vmm::SnapshotReader::parse(writer.finish());
-        REQUIRE(device().restore(*reader));
+        REQUIRE(restore(device(), save(device())));
         device().resume();
         finish(1);
     }

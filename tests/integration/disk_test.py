@@ -257,26 +257,30 @@ def blocked_writes(pid):
     return count
 
 
+class StorageScene(DiskScene):
+    def __init__(self, options, storage):
+        super().__init__(options)
+        self.storage = storage
+
+    def prepare(self):
+        self.disk = disk.make(self.storage.place / "disk")
+        self.option = self.receive_options = disk.option(self.disk, "direct")
+
+
 def disk_that_does_not_come_to_rest(options):
     """A request that does not end holds a pause up to its limit. Then the guest goes on, and moves when the disk does."""
     with tempfile.TemporaryDirectory(prefix="godwit-") as directory, FileSystem(Path(directory)) as storage, \
-            harness.Bed(options) as bed:
-        option = disk.option(disk.make(storage.place / "disk"), "direct")
-        guest = bed.a.run(IMAGE, *option, append=PARAMETERS, memory="32M")
-        guest.serial.expect("ready")
-        listener = bed.b.receive(*option)
+            StorageScene(options, storage) as scene:
+        a, address = scene.bed.a, scene.listener.address
         with storage.frozen():
-            harness.wait_for(lambda: blocked_writes(guest.pid))
-            report = bed.a.migrate(listener.address, "--max-downtime", "50ms", "--max-pause", "100ms", status=1)
+            harness.wait_for(lambda: blocked_writes(scene.guest.pid))
+            report = a.migrate(address, "--max-downtime", "50ms", "--max-pause", "100ms", status=1)
             json_schema.validate("migrate", report)
             check("still with the host after 100 ms" in report["reasons"][0]["what"], f"{report['reasons']}")
-            check(bed.a.status()["state"] == "running", f"{bed.a.status()}")
-        guest.serial.check()
-        bed.a.migrate(listener.address)
-        serial = bed.b.serial()
-        serial.check()
-        serial.send("finish")
-        serial.expect("PASS")
+            check(a.status()["state"] == "running", f"{a.status()}")
+        scene.guest.serial.check()
+        a.migrate(address)
+        scene.destination_is_well()
 
 
 TESTS = {f.__name__: f for f in (

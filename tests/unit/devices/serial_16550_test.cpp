@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
+#include "tests/unit/devices/device_state.hpp"
 #include "tests/unit/devices/fakes.hpp"
 
 using devices::Serial16550;
@@ -278,9 +279,7 @@ TEST_CASE("pause waits for bytes that the host is just taking", "[devices]") {
         return bytes.size() - 1;
     });
     pauser.join();
-    vmm::SnapshotWriter writer;
-    port.serial.save(writer);
-    auto reader = vmm::SnapshotReader::parse(writer.finish());
+    auto reader = vmm::SnapshotReader::parse(tests::save(port.serial));
     REQUIRE(reader);
     const auto state = reader->take<Serial16550State>(0);
     REQUIRE(state);
@@ -294,14 +293,9 @@ TEST_CASE("undelivered bytes move with the guest, none lost and none doubled", "
     CHECK(source.wire.take(3) == "one");
     CHECK(source.wire.type("typed") == 5);
     (void)source.serial.pause(tests::kPauseLimit);
-    vmm::SnapshotWriter writer;
-    source.serial.save(writer);
-
     Port destination{false};
     destination.wire.listen();
-    auto reader = vmm::SnapshotReader::parse(writer.finish());
-    REQUIRE(reader);
-    REQUIRE(destination.serial.restore(*reader));
+    REQUIRE(tests::restore(destination.serial, tests::save(source.serial)));
     CHECK(destination.line.calls() == 0);  // resume raises it, not restore
     destination.serial.resume();
     CHECK(destination.line.level());

@@ -14,6 +14,7 @@
 
 #include "devices/serial_16550.hpp"
 #include "devices/serial_descriptor.hpp"
+#include "tests/unit/devices/device_state.hpp"
 #include "tests/unit/devices/serial_host.hpp"
 
 using devices::Serial16550;
@@ -201,11 +202,7 @@ TEST_CASE("bytes survive pauses in the middle of a stream", "[devices]") {
     for (std::size_t at = 0; at < text.size(); at += 500) {
         host.print(std::string_view{text}.substr(at, 500));
         (void)host.serial().pause(tests::kPauseLimit);
-        vmm::SnapshotWriter writer;
-        host.serial().save(writer);
-        auto snapshot = vmm::SnapshotReader::parse(writer.finish());
-        REQUIRE(snapshot);
-        REQUIRE(host.serial().restore(*snapshot));
+        REQUIRE(tests::restore(host.serial(), tests::save(host.serial())));
         host.serial().resume();
     }
     reader.join();

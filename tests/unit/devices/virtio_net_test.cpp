@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include "tests/unit/devices/device_state.hpp"
 #include "tests/unit/devices/virtio_host.hpp"
 
 using namespace tests::mmio;
@@ -111,11 +112,8 @@ TEST_CASE("after a move the network hears of the guest, and the driver is asked 
     NetHost source;
     source.start(VirtioHost::kVersion1 | kAnnounce, 3);
     REQUIRE(source.transport().pause(tests::kPauseLimit));
-    vmm::SnapshotWriter writer;
-    source.transport().save(writer);
     NetHost target;
-    auto reader = vmm::SnapshotReader::parse(writer.finish());
-    REQUIRE(target.transport().restore(*reader));
+    REQUIRE(tests::restore(target.transport(), tests::save(source.transport())));
     target.transport().resume();
     for (int i = 0; i < 5; ++i) {
         const std::string frame = target.to_network();
@@ -147,8 +145,7 @@ TEST_CASE("after a move that was undone the network hears of the guest too", "[d
     NetHost host;
     host.start(VirtioHost::kVersion1 | kAnnounce, 3);
     REQUIRE(host.transport().pause(tests::kPauseLimit));
-    vmm::SnapshotWriter writer;
-    host.transport().save(writer);
+    (void)tests::save(host.transport());
     host.add(0, {{kBuffer, 1600, true}});
     host.from_network("came in the pause");
     host.transport().resume();
@@ -161,11 +158,8 @@ TEST_CASE("a guest that arrives gets nothing that was broadcast before it was th
     NetHost source;
     source.start(VirtioHost::kVersion1, 2);
     REQUIRE(source.transport().pause(tests::kPauseLimit));
-    vmm::SnapshotWriter writer;
-    source.transport().save(writer);
     NetHost target;
-    auto reader = vmm::SnapshotReader::parse(writer.finish());
-    REQUIRE(target.transport().restore(*reader));
+    REQUIRE(tests::restore(target.transport(), tests::save(source.transport())));
     for (int i = 0; i < 3; ++i) {
         target.from_network("long ago");
     }

@@ -1,7 +1,10 @@
 #include "devices/virtio/rng.hpp"
+#include "tests/unit/devices/device_state.hpp"
 #include "tests/unit/devices/virtio_host.hpp"
 
 using namespace tests::mmio;
+using tests::restore;
+using tests::save;
 using tests::VirtioHost;
 
 namespace {
@@ -10,18 +13,6 @@ namespace {
 struct RngHost : VirtioHost {
     RngHost() { make(std::make_unique<devices::virtio::Rng>()); }
 };
-
-vmm::Bytes save(const vmm::Device& device) {
-    vmm::SnapshotWriter writer;
-    device.save(writer);
-    return writer.finish();
-}
-
-vmm::Result<void> restore(vmm::Device& device, const vmm::Bytes& snapshot) {
-    vmm::SnapshotReader reader = TRY(vmm::SnapshotReader::parse(snapshot));
-    TRY(device.restore(reader));
-    return reader.finish();
-}
 
 }  // namespace
 
