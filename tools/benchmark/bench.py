@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests")]
 from benchmark import link, measure, points, report_html, systems  # noqa: E402
 from benchmark.results import Figures, Results  # noqa: E402
 
@@ -73,18 +73,23 @@ class Progress:
             print(f"{self.done}/{self.total}, {left / 60:.0f} min left", file=sys.stderr, flush=True)
 
 
+def left(results, point, name, runs):
+    """How many runs a system still owes; each leaves a sample of every guest."""
+    return max(runs - results.count(point.name, name) // point.guests, 0)
+
+
 def measure_point(tools, results, point, names, runs, progress):
     """All systems in turn, so that a drift of the machine hits all alike."""
     subjects = {}
     try:
         for name in names:
-            if results.count(point.name, name) < runs:
+            if left(results, point, name, runs):
                 subjects[name] = measure.Subject(tools, name, point)
                 subjects[name].sample()  # there, so that memory is warm on both sides
                 subjects[name].hold(True)
         for _ in range(runs):
             for name, subject in subjects.items():
-                if results.count(point.name, name) >= runs:
+                if not left(results, point, name, runs):
                     continue
                 subject.hold(False)
                 samples = subject.sample()
@@ -106,7 +111,7 @@ def run(tools, results, chosen, names, runs):
     if not results.count("start", "vmm"):
         for seconds in measure.start_seconds(tools, 2 * runs):
             results.add(system="vmm", point="start", start_ms=seconds * 1000)
-    progress = Progress(len(chosen) * len(names) * runs)
+    progress = Progress(sum(left(results, point, name, runs) for point in chosen for name in names))
     for point in chosen:
         measure_point(tools, results, point, names, runs, progress)
 

@@ -2,39 +2,20 @@
 
 import contextlib
 import os
-import subprocess
 from pathlib import Path
+
+from integration.netns import Namespace
 
 SYSCTL = Path("/proc/sys/net/ipv4")
 ADDRESSES = ("10.200.0.1", "10.200.0.2")
 BURST = "256k"
 
 
-def run(*words):
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, words))}: {done.stderr.strip()}")
-
-
-class Namespace:
-    """Lives as long as the process in it, which ends with us."""
-
-    def __init__(self):
-        self.holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self.holder.stdin.write(b"\n")
-        self.holder.stdin.flush()
-        self.holder.stdout.readline()
-        self.inside = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net"]
-        self.run("ip", "link", "set", "lo", "up")
-        self.run("sh", "-c", f"echo cubic >{SYSCTL}/tcp_congestion_control")
-
-    def run(self, *words):
-        run(*self.inside, *words)
-
-    def close(self):
-        self.holder.stdin.close()
-        self.holder.wait()
-        self.holder.stdout.close()
+def make_namespace():
+    namespace = Namespace()
+    namespace.ip("link set lo up")
+    namespace.run("sh", "-c", f"echo cubic >{SYSCTL}/tcp_congestion_control")
+    return namespace
 
 
 class Link:
@@ -42,22 +23,20 @@ class Link:
 
     def __init__(self, kind):
         self.kind = kind
-        first = Namespace()
+        first = make_namespace()
         if kind == "loopback":
             self.namespaces = [first]
-            self.hosts = [(first.inside, "127.0.0.1")] * 2
+            self.hosts = [(first.words(), "127.0.0.1")] * 2
             return
-        second = Namespace()
+        second = make_namespace()
         self.namespaces = [first, second]
-        first.run("ip", "link", "add", "bench0", "type", "veth", "peer", "name", "bench0", "netns",
-                  str(second.holder.pid))
+        first.ip(f"link add bench0 type veth peer name bench0 netns {second.pid}")
         for namespace, address in zip(self.namespaces, ADDRESSES):
-            namespace.run("ip", "address", "add", f"{address}/24", "dev", "bench0")
-            namespace.run("ip", "link", "set", "bench0", "up")
+            namespace.ip(f"address add {address}/24 dev bench0\nlink set bench0 up")
             if kind != "veth":
                 namespace.run("tc", "qdisc", "add", "dev", "bench0", "root", "tbf", "rate", kind, "burst", BURST,
                               "latency", "20ms")
-        self.hosts = [(namespace.inside, address) for namespace, address in zip(self.namespaces, ADDRESSES)]
+        self.hosts = [(namespace.words(), address) for namespace, address in zip(self.namespaces, ADDRESSES)]
 
     def close(self):
         for namespace in self.namespaces:

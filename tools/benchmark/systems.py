@@ -9,29 +9,11 @@ import signal
 import socket
 import subprocess
 import time
-from pathlib import Path
+
+from integration import harness
+from integration.harness import Failure
 
 DEADLINE = 120  # seconds
-
-
-class Failed(Exception):
-    pass
-
-
-def wait_for(what, condition):
-    deadline = time.monotonic() + DEADLINE
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise Failed(f"{what} did not happen in {DEADLINE} s")
-        time.sleep(0.001)
-    return found
-
-
-def children(pid):
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
-    except FileNotFoundError:
-        return []
 
 
 class Host:
@@ -83,10 +65,11 @@ class Vmm:
 
     def address_of(self, there):
         listener, log = self.listeners[there]
-        found = wait_for("an address of vmm receive",
-                         lambda: re.search(r"tcp:[\d.]+:\d+", log.read_text(encoding="utf-8")) or listener.poll())
-        if isinstance(found, int):
-            raise Failed(f"vmm receive ended: {log.read_text(encoding='utf-8')}")
+        address = re.compile(r"tcp:[\d.]+:\d+")
+        harness.wait_for(lambda: address.search(log.read_text(encoding="utf-8")) or listener.poll() is not None)
+        found = address.search(log.read_text(encoding="utf-8"))
+        if found is None:
+            raise Failure(f"vmm receive ended: {log.read_text(encoding='utf-8')}")
         return found.group(0)
 
     def move(self, here, there):
@@ -95,17 +78,17 @@ class Vmm:
         done = subprocess.run([*self.hosts[here].inside, *map(str, words)], capture_output=True, text=True, check=False,
                               env=dict(os.environ, XDG_RUNTIME_DIR=str(self.hosts[here].directory)), timeout=DEADLINE)
         if done.returncode != 0:
-            raise Failed(f"vmm migrate: {done.stdout}{done.stderr}")
+            raise Failure(f"vmm migrate: {done.stdout}{done.stderr}")
         report = json.loads(done.stdout)
         listener, _ = self.listeners[there]
-        self.pid = wait_for("the guest's process", lambda: children(listener.pid))[0]
+        self.pid = harness.children(listener.pid)[-1]
         return {"total_ms": report["total_ms"], "downtime_ms": report["downtime_ms"], "bytes": report["bytes_sent"],
                 "predicted_ms": report["predicted_downtime_ms"], "throughput_mib_s": report["throughput_mib_s"],
                 "rounds": report["rounds"], "parts": report["downtime"], "setup_ms": report["setup_ms"]}
 
     def close(self):
         for listener, _ in self.listeners.values():
-            for child in children(listener.pid):
+            for child in harness.children(listener.pid):
                 os.kill(child, signal.SIGKILL)
             listener.kill()
             listener.wait()
@@ -116,7 +99,7 @@ class Vmm:
 class Qmp:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        wait_for("QMP", lambda: self.socket.connect_ex(str(path)) == 0)
+        harness.wait_for(lambda: self.socket.connect_ex(str(path)) == 0)
         self.stream = self.socket.makefile("r")
         self.events = []
         json.loads(self.stream.readline())
@@ -129,7 +112,7 @@ class Qmp:
             if "event" in answer:
                 self.events.append(answer["event"])
             elif "error" in answer:
-                raise Failed(f"QEMU: {command}: {answer['error']['desc']}")
+                raise Failure(f"QEMU: {command}: {answer['error']['desc']}")
             else:
                 return answer["return"]
 
@@ -205,7 +188,7 @@ class Qemu:
         while status["status"] not in ("completed", "failed"):
             status = source.call("query-migrate")
         if status["status"] == "failed":
-            raise Failed(f"QEMU: {status}")
+            raise Failure(f"QEMU: {status}")
         self._end(here)
         self.pid = self.processes[there].pid
         return {"total_ms": wall * 1000, "downtime_ms": status["downtime"], "bytes": status["ram"]["transferred"],
