@@ -30,15 +30,18 @@ KvmVm::KvmVm(KvmFd fd, const Kvm& kvm, std::vector<std::uint32_t> msr_indices)
 
 Result<std::unique_ptr<KvmVm>> KvmVm::create(const Kvm& kvm, const GuestMemory* memory) {
     std::unique_ptr<KvmVm> vm{new KvmVm{TRY(kvm.create_vm()), kvm, TRY(kvm.msr_indices())}};
-    TRY(vm->set_up());
+    TRY(vm->enable_capabilities());
+    // Before the interrupt controllers: KVM waits here until nobody uses the slots as they were, and their
+    // creation has begun a grace period that this one would have to sit out (5 ms).
     if (memory != nullptr) {
         TRY(vm->add_slots(*memory));
     }
+    TRY(vm->create_irqchips());
     return vm;
 }
 
-Result<void> KvmVm::set_up() {
-    // Before the first vCPU: each of them decides how a vCPU behaves or is laid out.
+// Before the first vCPU: each of them decides how a vCPU behaves or is laid out.
+Result<void> KvmVm::enable_capabilities() {
     if (capabilities_.exception_payload) {
         TRY(fd_.enable(KVM_CAP_EXCEPTION_PAYLOAD, 1));
     }
@@ -50,20 +53,23 @@ Result<void> KvmVm::set_up() {
                        KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE |
                            (capabilities_.dirty_log_initially_set ? KVM_DIRTY_LOG_INITIALLY_SET : 0)));
     }
-    TRY(fd_.call(KVM_REQUEST(KVM_SET_TSS_ADDR), kTssAddress));
-    unsigned long long identity_map = kIdentityMapAddress;
-    TRY(fd_.call_with(KVM_REQUEST(KVM_SET_IDENTITY_MAP_ADDR), identity_map));
-    TRY(fd_.call(KVM_REQUEST(KVM_CREATE_IRQCHIP)));
-    kvm_pit_config pit{};
-    pit.flags = KVM_PIT_SPEAKER_DUMMY;  // port 0x61 belongs to the PIT: Linux measures the TSC with it
-    TRY(fd_.call_with(KVM_REQUEST(KVM_CREATE_PIT2), pit));
-    TRY(set_routing());
     // The size may depend on the VM, so it is asked here (KVM API 4.42).
     if (capabilities_.xsave_bytes != 0) {
         const int bytes = TRY(fd_.call(KVM_REQUEST(KVM_CHECK_EXTENSION), KVM_CAP_XSAVE2));
         capabilities_.xsave_bytes = static_cast<std::uint32_t>(bytes);
     }
+    TRY(fd_.call(KVM_REQUEST(KVM_SET_TSS_ADDR), kTssAddress));
+    unsigned long long identity_map = kIdentityMapAddress;
+    TRY(fd_.call_with(KVM_REQUEST(KVM_SET_IDENTITY_MAP_ADDR), identity_map));
     return {};
+}
+
+Result<void> KvmVm::create_irqchips() {
+    TRY(fd_.call(KVM_REQUEST(KVM_CREATE_IRQCHIP)));
+    kvm_pit_config pit{};
+    pit.flags = KVM_PIT_SPEAKER_DUMMY;  // port 0x61 belongs to the PIT: Linux measures the TSC with it
+    TRY(fd_.call_with(KVM_REQUEST(KVM_CREATE_PIT2), pit));
+    return set_routing();
 }
 
 // KVM's default sends GSI 0 (the PIT) to pin 0 of the IOAPIC; on PCs it is pin 2.

@@ -49,7 +49,8 @@ class KvmVm {
     };
 
     KvmVm(KvmFd fd, const Kvm& kvm, std::vector<std::uint32_t> msr_indices);
-    Result<void> set_up();
+    Result<void> enable_capabilities();
+    Result<void> create_irqchips();
     Result<void> add_slots(const GuestMemory& memory);
     Result<void> set_routing();
 
