@@ -15,9 +15,19 @@ namespace {
 
 constexpr std::size_t kMaxIncoming = 64;
 
+// Once, not in each session: to try KVM takes a VM, and to drop that again takes as long as a whole migration
+// of a small guest (20 ms).
+Result<vmm::HostOffer> offered_host(const ReceiveOptions& options) {
+    const vmm::Kvm kvm = TRY(vmm::Kvm::open());
+    vmm::HostOffer host = TRY(vmm::probe_host(kvm));
+    for (const vmm::CpuidMask& mask : options.cpuid_masks) {
+        vmm::apply(mask, host.cpuid);
+    }
+    return host;
+}
+
 Result<int> receive(const ReceiveOptions& options, migration::EventSink* extra) {
-    // Each session opens its own; here it only says early what each would say.
-    TRY(vmm::Kvm::open());
+    const vmm::HostOffer host = TRY(offered_host(options));
     TRY(check_back_ends(options.guest));
     std::vector<devices::virtio::Config> placed = options.guest.devices;
     TRY(place_devices(placed));  // their windows are the guest's; no two may have one id
@@ -30,7 +40,7 @@ Result<int> receive(const ReceiveOptions& options, migration::EventSink* extra) 
     if (const int* status = std::get_if<int>(&next)) {
         return *status;
     }
-    return Reception::serve(options, std::move(std::get<Accepted>(next)), std::move(signals), extra);
+    return Reception::serve(options, host, std::move(std::get<Accepted>(next)), std::move(signals), extra);
 }
 
 }  // namespace

@@ -41,8 +41,9 @@ Result<void> reserve_huge_pages(std::uint64_t ram_bytes) {
 
 }  // namespace
 
-ReceivingVm::ReceivingVm(const vmm::Kvm& kvm, const ReceiveOptions& options, Session session, Factory factory)
-    : kvm_(kvm),
+ReceivingVm::ReceivingVm(const vmm::HostOffer& host, const ReceiveOptions& options, Session session,
+                         Factory factory)
+    : host_(host),
       options_(options),
       session_(session),
       machine_([this](const migration::Manifest& manifest) { return offer(manifest); },
@@ -54,10 +55,7 @@ ReceivingVm::ReceivingVm(const vmm::Kvm& kvm, const ReceiveOptions& options, Ses
 
 Result<migration::Offer> ReceivingVm::offer(const migration::Manifest& manifest) {
     migration::Offer offer;
-    offer.host = TRY(vmm::probe_host(kvm_));
-    for (const vmm::CpuidMask& mask : options_.cpuid_masks) {
-        vmm::apply(mask, offer.host.cpuid);
-    }
+    offer.host = host_;
     offer.devices = offer_devices(manifest, options_.guest.devices, device_reasons_);
     offer.max_memory_bytes = options_.max_memory;
     offer.max_cpus = options_.max_cpus;

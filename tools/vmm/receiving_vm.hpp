@@ -20,8 +20,8 @@ class ReceivingVm final : public migration::DestinationVm {
         bool serial_taken = false;
     };
 
-    // Kvm and options must outlive it.
-    ReceivingVm(const vmm::Kvm& kvm, const ReceiveOptions& options, Session session, Factory factory);
+    // `host`: what it offers, --cpuid-mask applied. Host and options must outlive it.
+    ReceivingVm(const vmm::HostOffer& host, const ReceiveOptions& options, Session session, Factory factory);
 
     migration::PreflightReply examine(const migration::Manifest& manifest) override;
     vmm::Result<Costs> prepare(const migration::Manifest& manifest,
@@ -41,7 +41,7 @@ class ReceivingVm final : public migration::DestinationVm {
     vmm::Result<migration::Offer> offer(const migration::Manifest& manifest);
     void examine_name(const std::string& name, migration::PreflightReply& reply) const;
 
-    const vmm::Kvm& kvm_;
+    const vmm::HostOffer& host_;
     const ReceiveOptions& options_;
     const Session session_;
     std::vector<migration::Reason> device_reasons_;  // of the manifest being examined

@@ -51,8 +51,8 @@ Result<Reception::Start> Reception::prepare(const ReceiveOptions& options, EndSi
     return Start{std::move(kvm), std::move(records), std::move(process), std::move(refuser), boot_id};
 }
 
-Result<int> Reception::serve(const ReceiveOptions& options, Accepted accepted, EndSignals signals,
-                             migration::EventSink* extra) {
+Result<int> Reception::serve(const ReceiveOptions& options, const vmm::HostOffer& host, Accepted accepted,
+                             EndSignals signals, migration::EventSink* extra) {
     std::unique_ptr<SocketTransport> control =
         TRY(SocketTransport::adopt(std::move(accepted.socket), accepted.peer));
     auto start = prepare(options, std::move(signals), extra);
@@ -62,7 +62,7 @@ Result<int> Reception::serve(const ReceiveOptions& options, Accepted accepted, E
                                                 start.error().text().substr(0, migration::kMaxTextBytes)});
         return vmm::Failure{std::move(start).error()};
     }
-    Reception reception{options, std::move(*start), accepted, extra};
+    Reception reception{options, host, std::move(*start), accepted, extra};
     reception.session_ = std::make_unique<migration::DestinationSession>(
         accepted.hello, std::move(control),
         migration::DestinationServices{reception.vm_, reception.start_.records, vmm::real_clock(), reception,
@@ -75,15 +75,15 @@ Result<int> Reception::serve(const ReceiveOptions& options, Accepted accepted, E
     return reception.start_.process->serve();
 }
 
-Reception::Reception(const ReceiveOptions& options, Start start, Accepted& accepted,
-                     migration::EventSink* extra)
+Reception::Reception(const ReceiveOptions& options, const vmm::HostOffer& host, Start start,
+                     Accepted& accepted, migration::EventSink* extra)
     : options_(options),
       start_(std::move(start)),
       hello_(accepted.hello),
       peer_(accepted.peer),
       channel_(std::move(accepted.channel)),
       extra_(extra),
-      vm_(start_.kvm, options, {accepted.hello.purpose, accepted.serial_taken},
+      vm_(host, options, {accepted.hello.purpose, accepted.serial_taken},
           [this](const vmm::MachineConfig& config, std::vector<devices::virtio::Config> virtio) {
               return make_machine(config, std::move(virtio));
           }) {

@@ -18,9 +18,10 @@ namespace tools {
 // is answered whatever the other two are busy with.
 class Reception final : private migration::EventSink {
   public:
-    // Serves `accepted` to its end; the exit status. An error was told to the source already.
-    static vmm::Result<int> serve(const ReceiveOptions& options, Accepted accepted, EndSignals signals,
-                                  migration::EventSink* extra);
+    // Serves `accepted` to its end; the exit status. An error was told to the source already. `host`: see
+    // ReceivingVm.
+    static vmm::Result<int> serve(const ReceiveOptions& options, const vmm::HostOffer& host,
+                                  Accepted accepted, EndSignals signals, migration::EventSink* extra);
     ~Reception() override;
     Reception(const Reception&) = delete;
     Reception& operator=(const Reception&) = delete;
@@ -36,7 +37,8 @@ class Reception final : private migration::EventSink {
     static vmm::Result<Start> prepare(const ReceiveOptions& options, EndSignals signals,
                                       migration::EventSink* extra);
 
-    Reception(const ReceiveOptions& options, Start start, Accepted& accepted, migration::EventSink* extra);
+    Reception(const ReceiveOptions& options, const vmm::HostOffer& host, Start start, Accepted& accepted,
+              migration::EventSink* extra);
 
     void on(const migration::Event& event) override;
     vmm::Result<std::unique_ptr<vmm::Machine>> make_machine(vmm::MachineConfig config,

@@ -40,7 +40,7 @@ struct HostOffer {
     std::vector<std::uint32_t> msrs;  // readable by a guest with all of `cpuid`, sorted
 };
 
-// Creates a VM with one vCPU and no memory, and drops it again: about a millisecond, on no account inside a
+// Creates a VM with one vCPU and no memory, and drops it again, which may take 20 ms: on no account inside a
 // pause.
 Result<HostOffer> probe_host(const Kvm& kvm);
 
