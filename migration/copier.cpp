@@ -2,6 +2,8 @@
 
 #include <optional>
 
+#include "vmm/base/thread.hpp"
+
 namespace migration {
 
 using vmm::Code;
@@ -89,6 +91,7 @@ Result<Round> Copier::round(GuestState guest, const Deadline& deadline, const st
 }
 
 Result<void> Copier::send_share(std::size_t worker, const Pass& pass) {
+    vmm::use_cpu_for(pass.guest == GuestState::running ? vmm::CpuUse::bulk : vmm::CpuUse::service);
     Result<void> outcome;
     for_each_chunk(memory_, [&](std::uint64_t chunk, vmm::PageRange range) {
         if (outcome && stream_of_chunk(chunk, static_cast<std::uint16_t>(senders_.size())) == worker) {

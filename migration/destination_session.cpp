@@ -176,6 +176,7 @@ void DestinationSession::join(const Hello& hello, std::unique_ptr<Transport> tra
 }
 
 void DestinationSession::receive_pages(std::uint16_t number, MessageStream& messages) {
+    vmm::use_cpu_for(vmm::CpuUse::bulk);
     // A stream may be idle for as long as the session lives: control carries the deadline, and shuts this
     // one.
     while (destination_.receiver(number) != nullptr) {

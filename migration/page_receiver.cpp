@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "vmm/base/thread.hpp"
+
 namespace migration {
 
 using vmm::Code;
@@ -47,6 +49,7 @@ Result<void> PageReceiver::place(const Pages& pages, std::size_t payload_bytes, 
         }
     }
     TRY(from.receive_payload(parts));
+    vmm::yield_cpu();
     for (const Extent& extent : pages.extents) {
         if (extent.kind != ExtentKind::data) {
             continue;

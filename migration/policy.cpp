@@ -11,7 +11,6 @@ using vmm::Duration;
 
 namespace {
 
-// A round that moved fewer pages says more about wake-ups than about the link.
 constexpr std::uint64_t kTellingPages = 256;
 // Loopback and 10 Gbit/s links do at least this; used only until a round has told better. Bytes/s.
 constexpr double kAssumedRate = 500e6;
@@ -38,10 +37,14 @@ Duration default_max_pause(Duration max_downtime) {
     return std::max<Duration>(std::chrono::seconds{1}, 4 * max_downtime);
 }
 
+bool is_telling(const Round& round) {
+    return round.data_pages >= kTellingPages;
+}
+
 double send_rate(std::span<const Round> rounds) {
     for (auto round = rounds.rbegin(); round != rounds.rend(); ++round) {
         const Duration time = round->link_time > Duration::zero() ? round->link_time : round->duration;
-        if (round->data_pages >= kTellingPages && time > Duration::zero()) {
+        if (is_telling(*round) && time > Duration::zero()) {
             return static_cast<double>(round->data_pages * vmm::kPageSize) /
                    std::chrono::duration<double>(time).count();
         }

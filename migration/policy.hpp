@@ -36,14 +36,16 @@ struct Round {
 
 // What a pause costs apart from its last round, as measured in this session.
 struct FixedCosts {
+    vmm::Duration stop{};  // vCPUs, at the source, and their start at the destination
     vmm::Duration save{};
     vmm::Duration restore{};
     vmm::Duration round_trip{};
+    vmm::Duration pass{};     // over all memory, with hardly a page to send; zero: no round was like that
     vmm::Duration verify{};   // --verify full, on both sides
     vmm::Duration storage{};  // what was written to disks while the pause began
 
-    // Kick and save, then state, Ready, Commit and Running: four one-way hops and the restore.
-    vmm::Duration total() const { return save + restore + verify + storage + 2 * round_trip; }
+    // Stop and save, the last pass, then state, Ready, Commit and Running: four one-way hops and the restore.
+    vmm::Duration total() const { return stop + save + pass + restore + verify + storage + 2 * round_trip; }
 };
 
 enum class Action : std::uint8_t { another_round, switch_over, give_up };
@@ -53,6 +55,9 @@ struct Verdict {
     vmm::Duration predicted{};  // the whole pause, were it to begin now
     std::string_view why;
 };
+
+// Whether so many pages say what the link carries; fewer say more about wake-ups.
+bool is_telling(const Round& round);
 
 // Bytes of guest memory a second, as the rounds so far moved them; 0 when none moved enough to tell.
 double send_rate(std::span<const Round> rounds);

@@ -18,6 +18,8 @@ class SourceVm {
 
     // Everything but used_pages, boot_image_bytes and realtime_ns. The epoch is the present owner's.
     virtual vmm::Result<Manifest> manifest() = 0;
+    // How long vCPUs take to leave the guest and to enter it again, as the manifest found.
+    virtual vmm::Duration stop_time() const = 0;
     virtual vmm::Bytes boot_image() = 0;  // an encoded vmm::BootImage
     // The guest powered off, crashed or was stopped. Any thread.
     virtual bool ended() const = 0;

@@ -79,6 +79,7 @@ Result<void> Source::preflight() {
     boot_image_ = services_.vm.boot_image();
     manifest_ = TRY(complete_manifest(services_.vm, boot_image_));
     const Examined examined = TRY(examine_at(*streams_[0], manifest_, services_.clock, deadline()));
+    costs_.stop = services_.vm.stop_time();
     costs_.round_trip = examined.round_trip;
     clock_difference_ = examined.clock_difference;
     for (const Reason& warning : examined.reply.warnings) {
@@ -150,12 +151,24 @@ Result<void> Source::copy() {
         Round round = TRY(this->round(GuestState::running));
         TRY(copier_->collect());
         round.owed_after = copier_->owed_pages();
+        learn_from(round);
         rounds_.push_back(round);
         services_.events.on({services_.clock.now(), RoundFinished{round}});
         if (TRY(worth_the_pause())) {
             return {};
         }
     }
+}
+
+// The least is what it costs; the rest was the scheduler's.
+void Source::learn_from(const Round& round) {
+    if (is_telling(round)) {
+        return;
+    }
+    costs_.pass = costs_.pass == Duration{} ? round.duration : std::min(costs_.pass, round.duration);
+    // A pass has a round trip in it; to stop a vCPU takes two wake-ups, as the end of a pass does.
+    costs_.round_trip = std::min(costs_.round_trip, costs_.pass);
+    costs_.stop = std::min(costs_.stop, costs_.pass);
 }
 
 Result<bool> Source::worth_the_pause() {
@@ -197,6 +210,7 @@ Result<void> Source::flush_once() {
 
 Result<void> Source::pause() {
     enter(SourcePhase::pause);
+    vmm::use_cpu_for(vmm::CpuUse::service);
     pause_ends_ = services_.clock.now() + options_.limits.max_pause;
     reached(Moment::pause_begun);
     // The machine comes to rest within what is left of all limits.

@@ -65,6 +65,7 @@ class Source {
     vmm::Result<void> preflight();
     vmm::Result<void> prepare();
     vmm::Result<void> copy();
+    void learn_from(const Round& round);
     vmm::Result<bool> worth_the_pause();
     vmm::Result<vmm::Duration> flush_storage();
     vmm::Result<void> flush_once();

@@ -1,10 +1,14 @@
 // vmm/kvm and vmm/machine on the real KVM of this host. The guests are a few bytes of machine code each.
 #define CATCH_CONFIG_RUNNER
+#include <sched.h>
+
 #include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <condition_variable>
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
 #include <mutex>
 #include <thread>
 
@@ -247,6 +251,31 @@ TEST_CASE("clocks never go backwards in a move") {
     CHECK(passed_ns > 0);
     CHECK(passed_ns == Approx(real_ns).margin(1e6));
     CHECK(ticks_ns == Approx(passed_ns).margin(1e6));
+}
+
+TEST_CASE("vCPUs that waited awake for their start may use all CPUs afterwards") {
+    Guest source{kCounter};
+    source.start();
+    REQUIRE(source.lifecycle->begin_handover(kLimit));
+    const auto snapshot = source.lifecycle->save();
+    REQUIRE(snapshot);
+    cpu_set_t ours;
+    REQUIRE(::sched_getaffinity(0, sizeof ours, &ours) == 0);
+    Guest destination{kCounter};
+    REQUIRE(destination.lifecycle->restore(*snapshot));
+    REQUIRE(destination.lifecycle->start());
+    int vcpus = 0;
+    for (const auto& task : std::filesystem::directory_iterator{"/proc/self/task"}) {
+        std::string name;
+        std::ifstream{task.path() / "comm"} >> name;
+        cpu_set_t theirs;
+        if (name == "vcpu0") {
+            ++vcpus;
+            REQUIRE(::sched_getaffinity(std::stoi(task.path().filename()), sizeof theirs, &theirs) == 0);
+            CHECK(CPU_EQUAL(&ours, &theirs));
+        }
+    }
+    CHECK(vcpus == 2);
 }
 
 TEST_CASE("the dirty log is exact") {

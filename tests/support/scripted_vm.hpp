@@ -73,6 +73,7 @@ class ScriptedSource final : public migration::SourceVm {
         : memory_(make_memory(pages)), log(memory_.page_limit()), union_({&log, &memory_.device_writes()}) {}
 
     vmm::Result<migration::Manifest> manifest() override;
+    vmm::Duration stop_time() const override { return {}; }
     vmm::Bytes boot_image() override { return vmm::Bytes(100, std::byte{7}); }
     bool ended() const override { return has_ended; }
     vmm::GuestMemory& memory() override { return memory_; }

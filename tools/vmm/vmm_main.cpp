@@ -67,7 +67,7 @@ int vmm_main(int argc, char** argv, migration::EventSink* extra) {
     if (!fill_standard_descriptors()) {
         return kFailureStatus;
     }
-    vmm::take_slices(vmm::Slice::brief);
+    vmm::use_cpu_for(vmm::CpuUse::service);
     const int status = run_command(argc, argv, extra);
     std::cout.flush();  // --help
     if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0 || !std::cout) {

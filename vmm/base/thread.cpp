@@ -2,6 +2,7 @@
 
 #include <linux/sched.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,15 +23,45 @@ struct Attributes {
     std::uint64_t sched_period = 0;
 };
 
+// Tried on a thread of its own (of a thread, not of the process: setpriority(2), bugs).
+bool may_undo_nice() {
+    bool undone = false;
+    std::thread{[&] {
+        const int before = ::getpriority(PRIO_PROCESS, 0);
+        undone =
+            ::setpriority(PRIO_PROCESS, 0, before + 1) == 0 && ::setpriority(PRIO_PROCESS, 0, before) == 0;
+    }}.join();
+    return undone;
+}
+
 }  // namespace
 
-void take_slices(Slice slice) {
+void use_cpu_for(CpuUse use) {
     constexpr std::uint64_t kBrief_ns = 100'000;  // the least that the kernel takes; 0 is its own
+    constexpr int kBulkNice = 5;                  // a third of the weight (sched(7), the nice value)
+    static const int ordinary = ::getpriority(PRIO_PROCESS, 0);
+    static const bool may_go_back = may_undo_nice();
     Attributes attributes{};
     attributes.sched_flags = SCHED_FLAG_KEEP_POLICY;
-    attributes.sched_nice = ::getpriority(PRIO_PROCESS, 0);  // of this thread (setpriority(2), bugs)
-    attributes.sched_runtime = slice == Slice::brief ? kBrief_ns : 0;
+    attributes.sched_nice = ordinary + (use == CpuUse::bulk && may_go_back ? kBulkNice : 0);
+    attributes.sched_runtime = use == CpuUse::service ? kBrief_ns : 0;
     (void)::syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
+
+void yield_cpu() {
+    (void)::sched_yield();
+}
+
+void leave_cpu() {
+    cpu_set_t allowed;
+    if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) {
+        return;
+    }
+    cpu_set_t others = allowed;
+    CPU_CLR(::sched_getcpu(), &others);
+    if (CPU_COUNT(&others) > 0 && ::sched_setaffinity(0, sizeof others, &others) == 0) {
+        (void)::sched_setaffinity(0, sizeof allowed, &allowed);
+    }
 }
 
 Result<std::thread> start_thread(std::string name, std::function<void()> function) {
@@ -39,7 +70,7 @@ Result<std::thread> start_thread(std::string name, std::function<void()> functio
     try {
         return std::thread{[name = std::move(name), function = std::move(function)] {
             ::pthread_setname_np(::pthread_self(), name.substr(0, 15).c_str());
-            take_slices(Slice::brief);
+            use_cpu_for(CpuUse::service);
             function();
         }};
     } catch (const std::system_error& error) {

@@ -9,15 +9,23 @@
 
 namespace vmm {
 
-// `name`, cut to what the host shows: 15 characters. It has Slice::brief. Code::io: no more threads; nothing
-// was called.
+// `name`, cut to what the host shows: 15 characters. It has CpuUse::service. Code::io: no more threads;
+// nothing was called.
 Result<std::thread> start_thread(std::string name, std::function<void()> function);
 
-// In what pieces the calling thread takes its share of a CPU (sched_setattr(2), Linux 6.12; without effect
-// before). Threads take over that of their maker. vCPUs have the kernel's own, some milliseconds; all others
-// brief ones: where both want one CPU, the vCPU soon has it again, and what wakes to serve the guest comes
-// before it.
-enum class Slice : std::uint8_t { ordinary, brief };
-void take_slices(Slice slice);
+// What the calling thread needs CPUs for. It counts where threads of this process want the same one, and the
+// scheduler does what it can. Threads take over that of their maker.
+enum class CpuUse : std::uint8_t {
+    guest,    // a vCPU: the kernel's own slices (sched_setattr(2), Linux 6.12), some milliseconds
+    service,  // brief slices: it comes before the vCPU that it serves, which soon has the CPU again
+    bulk,  // a third of a guest's share, while there is a guest to disturb. Only where the process may take
+           // its full share again (setpriority(2): CAP_SYS_NICE or RLIMIT_NICE); else it has that.
+};
+void use_cpu_for(CpuUse use);
+// Whoever waits for this CPU gets it now, not at the scheduler's next tick (4 ms), so that bulk work does not
+// hold a vCPU up. Costs next to nothing where nobody waits.
+void yield_cpu();
+// Moves the calling thread to another CPU, if it may use one; the scheduler may bring it back at any time.
+void leave_cpu();
 
 }  // namespace vmm

@@ -11,6 +11,7 @@
 // All functions may be called by any thread but a vCPU's.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -67,6 +68,8 @@ class Lifecycle {
 
     // What another host must offer. Stops the vCPUs for a moment (about 0.1 ms) if they run.
     Result<CpuNeeds> cpu_needs();
+    // How long the vCPUs took then to leave the guest and to enter it again.
+    Duration stop_time() const { return stop_time_; }
 
     // Handover, at the source. begin pauses the machine whatever the user wants; Code::guest_ended if the
     // guest ended at or before the pause, another code if its devices do not come to rest within `limit`: the
@@ -86,8 +89,8 @@ class Lifecycle {
         Duration save{};
         Duration restore{};
     };
-    // One save and one restore of the machine as created: what they cost here, and everything they touch is
-    // warm.
+    // Saves and restores the machine as created, twice: what the cheaper time cost here, and everything they
+    // touch is warm.
     Result<Rehearsal> rehearse();
     // Goes on as the snapshot says. The time just before vCPU 0's first KVM_RUN, or nothing when the guest
     // arrives paused. After an error entered() tells whether the guest may have run: if not, the source may
@@ -137,6 +140,7 @@ class Lifecycle {
     RunFlags flags_;         // with the turn
     bool halted_ = true;     // with the turn: vCPUs are parked and devices paused
     bool handover_ = false;  // with the turn
+    std::atomic<Duration> stop_time_ = Duration::zero();
 
     mutable std::mutex mutex_;  // guards what follows
     std::condition_variable changed_;

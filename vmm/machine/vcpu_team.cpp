@@ -1,5 +1,7 @@
 #include "vmm/machine/vcpu_team.hpp"
 
+#include <sched.h>
+
 #include <algorithm>
 
 namespace vmm {
@@ -47,6 +49,14 @@ Result<void> VcpuTeam::for_each(const VcpuThread::Task& task) {
         }
     }
     return outcome;
+}
+
+void VcpuTeam::stay_awake(Duration limit) {
+    cpu_set_t cpus;
+    const int count = ::sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+    for (std::size_t i = 0; i < threads_.size(); ++i) {
+        threads_[i]->stay_awake(static_cast<int>(i) + 1 < count ? limit : Duration::zero());
+    }
 }
 
 bool VcpuTeam::ever_entered() const {

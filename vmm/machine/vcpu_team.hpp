@@ -21,6 +21,8 @@ class VcpuTeam {
     // Runs `task` for each vCPU, on its own thread, all at once; the first error by vCPU number. All are
     // parked.
     Result<void> for_each(const VcpuThread::Task& task);
+    // As many as the host has CPUs for besides the caller's: VcpuThread::stay_awake().
+    void stay_awake(Duration limit);
     // Whether any vCPU did: VcpuThread::ever_entered().
     bool ever_entered() const;
 

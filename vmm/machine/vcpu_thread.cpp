@@ -69,11 +69,15 @@ Result<void> VcpuThread::warm_up() {
 }
 
 void VcpuThread::run() {
+    if (awake_on_ == ::sched_getcpu()) {
+        leave_cpu();
+    }
     {
         const std::lock_guard lock{mutex_};
         VERIFY(parked_ && !task_);
         parked_ = false;
         run_wanted_ = true;
+        called_ = true;
         entered_.reset();
         failure_.reset();
     }
@@ -117,6 +121,7 @@ void VcpuThread::start_task(Task task) {
         const std::lock_guard lock{mutex_};
         VERIFY(parked_ && !task_);
         task_ = std::move(task);
+        called_ = true;
         task_result_.reset();
     }
     changed_.notify_all();
@@ -135,15 +140,49 @@ void VcpuThread::run_task(std::unique_lock<std::mutex>& lock) {
     lock.lock();
     task_result_ = std::move(result);
     changed_.notify_all();
+    wait_awake(lock);
+}
+
+void VcpuThread::wait_awake(std::unique_lock<std::mutex>& lock) {
+    if (awake_limit_ == Duration::zero()) {
+        return;
+    }
+    called_ = false;
+    lock.unlock();
+    const TimePoint end = real_clock().now() + awake_limit_;
+    use_cpu_for(CpuUse::service);  // a yield gives a slice away
+    while (!called_ && real_clock().now() < end) {
+        awake_on_ = ::sched_getcpu();
+        yield_cpu();
+    }
+    awake_on_ = -1;
+    use_cpu_for(CpuUse::guest);
+    lock.lock();
+}
+
+void VcpuThread::stay_awake(Duration limit) {
+    const std::lock_guard lock{mutex_};
+    const pthread_t thread = thread_.native_handle();
+    if (std::exchange(awake_limit_, Duration::zero()) != Duration::zero()) {
+        (void)::pthread_setaffinity_np(thread, sizeof allowed_, &allowed_);
+    }
+    if (limit == Duration::zero() || ::pthread_getaffinity_np(thread, sizeof allowed_, &allowed_) != 0) {
+        return;
+    }
+    cpu_set_t others = allowed_;
+    CPU_CLR(::sched_getcpu(), &others);
+    if (CPU_COUNT(&others) > 0 && ::pthread_setaffinity_np(thread, sizeof others, &others) == 0) {
+        awake_limit_ = limit;
+    }
 }
 
 void VcpuThread::main() {
     block_other_signals();
     ::pthread_setname_np(::pthread_self(), fmt::format("vcpu{}", vcpu_.index()).c_str());
-    take_slices(Slice::ordinary);
+    use_cpu_for(CpuUse::guest);
     std::unique_lock lock{mutex_};
     for (;;) {
-        changed_.wait(lock, [&] { return quit_ || task_ || !parked_; });
+        changed_.wait(lock, [&] { return wanted(); });
         if (task_) {
             run_task(lock);
             continue;

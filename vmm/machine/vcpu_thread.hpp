@@ -2,6 +2,9 @@
 // serves its exits.
 #pragma once
 
+#include <sched.h>
+
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -47,6 +50,10 @@ class VcpuThread {
     // Runs `task` on the thread, which is parked. One task at a time: start, then wait for its result.
     void start_task(Task task);
     Result<void> wait_task();
+    // After each task, until it runs, the thread waits so long without sleeping, on another CPU than the
+    // caller's. For a guest that is about to run: to wake a thread takes time, and the scheduler may put it
+    // where the caller then cannot go on. Zero, or no other CPU: it sleeps at once.
+    void stay_awake(Duration limit);
 
   private:
     VcpuThread(Vcpu& vcpu, ExitDispatcher& dispatcher) : vcpu_(vcpu), dispatcher_(dispatcher) {}
@@ -60,6 +67,8 @@ class VcpuThread {
     void complete_exit();
     void fail_run(const Error& error);
     void run_task(std::unique_lock<std::mutex>& lock);
+    void wait_awake(std::unique_lock<std::mutex>& lock);
+    bool wanted() const { return quit_ || task_ || !parked_; }
 
     Vcpu& vcpu_;
     ExitDispatcher& dispatcher_;
@@ -75,7 +84,11 @@ class VcpuThread {
     std::optional<Error> failure_;      // since the last run()
     Task task_;
     std::optional<Result<void>> task_result_;
+    Duration awake_limit_{};
+    cpu_set_t allowed_{};  // with a limit: the CPUs it had before
 
+    std::atomic<bool> called_ = false;  // something above has changed
+    std::atomic<int> awake_on_ = -1;    // the CPU on which it waits awake
     std::thread thread_;
 };
 

@@ -1,6 +1,8 @@
 #include "vmm/base/thread.hpp"
 
 #include <pthread.h>
+#include <sched.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <catch2/catch.hpp>
@@ -12,6 +14,32 @@ TEST_CASE("a thread bears its name, cut to what the host allows", "[base]") {
     REQUIRE(thread.has_value());
     thread->join();
     CHECK(std::string{name.data()} == "a name that is ");
+}
+
+TEST_CASE("bulk work takes a smaller share, and only where it can be given back", "[base]") {
+    int usual = 0;
+    int bulk = 0;
+    int after = 0;
+    auto thread = vmm::start_thread("share", [&] {
+        usual = ::getpriority(PRIO_PROCESS, 0);
+        vmm::use_cpu_for(vmm::CpuUse::bulk);
+        bulk = ::getpriority(PRIO_PROCESS, 0);
+        vmm::use_cpu_for(vmm::CpuUse::service);
+        after = ::getpriority(PRIO_PROCESS, 0);
+    });
+    REQUIRE(thread.has_value());
+    thread->join();
+    CHECK((bulk == usual || bulk == usual + 5));
+    CHECK(after == usual);
+}
+
+TEST_CASE("a thread that leaves its CPU may use it again", "[base]") {
+    cpu_set_t before;
+    cpu_set_t after;
+    REQUIRE(::sched_getaffinity(0, sizeof before, &before) == 0);
+    vmm::leave_cpu();
+    REQUIRE(::sched_getaffinity(0, sizeof after, &after) == 0);
+    CHECK(CPU_EQUAL(&before, &after));
 }
 
 TEST_CASE("a host without room for a thread is an error, not an exception", "[base]") {
