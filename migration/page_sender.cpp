@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "vmm/base/thread.hpp"
+
 namespace migration {
 
 using vmm::Bitmap;
@@ -75,13 +77,17 @@ void PageSender::look_at(std::uint64_t page, bool populated, GuestState guest, B
         return;
     }
     std::span<std::byte> bytes = *memory_.pages({page, 1});
-    if (guest == GuestState::running) {
+    // Round 0 has most of the pages, of which few are written meanwhile: it sends them from where they are.
+    // The later rounds send a copy, so that what was sent is what was hashed.
+    if (guest == GuestState::running && frame_.round != 0) {
         const std::span<std::byte> copy = staging_.bytes().subspan(data_pages_ * kPageSize, kPageSize);
         std::memcpy(copy.data(), bytes.data(), kPageSize);
         bytes = copy;
     }
     const Digest hash = table_.hasher().entry_for(bytes);
-    if (hash == known) {
+    // Written since round 0, perhaps between hash and send: what the destination holds then is neither.
+    const bool doubtful = frame_.round == 1 && !(known == Digest{});
+    if (hash == known && !doubtful) {
         // In round 0 nothing was sent before that could be unchanged: this page is zero.
         ++(frame_.round == 0 ? counts_.zero_pages : counts_.unchanged_pages);
         owed.clear(page);
@@ -137,6 +143,7 @@ Result<void> PageSender::flush(const Pass& pass, Bitmap& owed) {
     pending_.clear();
     payload_.clear();
     data_pages_ = 0;
+    vmm::yield_cpu();
     return monitor_.after_frame(worker_, bytes);
 }
 
