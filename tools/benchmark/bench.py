@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests")]
-from benchmark import link, measure, points, report_html, systems  # noqa: E402
+from benchmark import link, measure, points, systems  # noqa: E402
 from benchmark.results import Figures, Results  # noqa: E402
 
 SECONDS_A_SAMPLE = 2.0  # about, for what a run says of its own time
@@ -26,11 +26,20 @@ def parse():
     parser.add_argument("--runs", type=int, help="samples of each point")
     parser.add_argument("--only", help="points whose name has this in it")
     parser.add_argument("--out", type=Path, help="directory of the results (default: bench-results/TIME)")
-    parser.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that was interrupted")
+    parser.add_argument("--resume", type=Path, metavar="DIR",
+                        help="go on with a run that was interrupted, as it was asked for")
     parser.add_argument("--check", action="store_true", help="compare with the figures to reach; status 1 if one is not")
     parser.add_argument("--build", type=Path, default=ROOT / "build")
     parser.set_defaults(scale=points.DEFAULT)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.resume:
+        try:
+            asked = Results(options.resume).facts["asked"]
+        except FileNotFoundError:
+            parser.error(f"{options.resume} has no facts.json: not the results of a run")
+        for name, value in asked.items():
+            setattr(options, name, value)
+    return options
 
 
 def first_line(*words):
@@ -44,7 +53,8 @@ def facts(options):
     model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
                   if line.startswith("model name")), "unknown")
     return {
-        "command": " ".join(sys.argv), "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "asked": {name: getattr(options, name) for name in ("scale", "peer", "runs", "only")},
+        "command": " ".join(["tools/bench", *sys.argv[1:]]), "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "cpus": os.cpu_count(), "cpu": model, "kernel": platform.release(),
         "memory_mib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20,
         "kvm": sorted(path.name for path in Path("/sys/module").glob("kvm*")),
@@ -53,6 +63,15 @@ def facts(options):
         "qemu_parameters": {name: {"max-bandwidth": systems.Qemu.UNLIMITED, **parameters, "capabilities": capabilities}
                             for name, (parameters, capabilities) in systems.Qemu.PARAMETERS.items()},
     }
+
+
+def write_report(results):
+    try:
+        from benchmark import report_html
+    except ModuleNotFoundError as missing:
+        print(f"no report.html: {missing}; tools/bench installs it", file=sys.stderr)
+    else:
+        report_html.write(results)
 
 
 class Progress:
@@ -80,12 +99,15 @@ def left(results, point, name, runs):
 
 def measure_point(tools, results, point, names, runs, progress):
     """All systems in turn, so that a drift of the machine hits all alike."""
+    limit = results.median(f"raw TCP over {point.link}", "host", "tcp_mib_s")
     subjects = {}
     try:
         for name in names:
             if left(results, point, name, runs):
                 subjects[name] = measure.Subject(tools, name, point)
-                subjects[name].sample()  # there, so that memory is warm on both sides
+                held = subjects[name].warm_up()
+                if not results.values(point.name, name, "peak_rss_over_guest"):
+                    results.add(system=name, point=point.name, untimed=True, **held)
                 subjects[name].hold(True)
         for _ in range(runs):
             for name, subject in subjects.items():
@@ -97,8 +119,9 @@ def measure_point(tools, results, point, names, runs, progress):
                 for found in samples:
                     used = point.used_mib << 20
                     found["bytes_over_used"] = found["bytes"] / used if used else None
-                    results.add(system=name, point=point.name, axis=point.axis, value=point.value, command=subject.command,
-                                **found)
+                    found["share_of_link"] = 100 * found["throughput_mib_s"] / limit
+                    results.add(system=name, point=point.name, axis=point.axis, value=point.value,
+                                used_mib=point.used_mib, command=subject.command, **found)
                 progress.step(f"{point.name}, {name}")
     finally:
         for subject in subjects.values():
@@ -106,8 +129,15 @@ def measure_point(tools, results, point, names, runs, progress):
 
 
 def run(tools, results, chosen, names, runs):
-    if not results.count("raw limits", "host"):
-        results.add(system="host", point="raw limits", **measure.raw_limits(tools))
+    if not results.count("memory", "host"):
+        results.add(system="host", point="memory", **measure.memory_limits(tools))
+    for kind in dict.fromkeys(["loopback", *(point.link for point in chosen)]):
+        if not results.count(f"raw TCP over {kind}", "host"):
+            results.add(system="host", point=f"raw TCP over {kind}", tcp_mib_s=measure.tcp_mib_s(tools, kind))
+    if not results.count("observer", "host"):
+        results.add(system="host", point="observer", **measure.observer_resolution(tools))
+    if not results.count("halted", "vmm"):
+        results.add(system="vmm", point="halted", own_memory_mib=measure.halted_own_memory_mib(tools))
     if not results.count("start", "vmm"):
         for seconds in measure.start_seconds(tools, 2 * runs):
             results.add(system="vmm", point="start", start_ms=seconds * 1000)
@@ -123,19 +153,21 @@ def main():
         sys.exit(f"bench: {why_not}")
     tools = measure.Tools(options.build.resolve())
     chosen = [point for point in points.chosen(options.scale) if not options.only or options.only in point.name]
-    room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    chosen = [point for point in chosen if 2 * point.memory_mib * point.guests < room]
     names = ["vmm"] + ([name for name in systems.SYSTEMS if name != "vmm"] if options.peer else [])
+    room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    chosen = [point for point in chosen
+              if point.memory_mib < room and 2 * len(names) * (point.used_mib + 256) * point.guests < room]
     runs = options.runs or RUNS[options.scale]
     results = Results(options.resume or options.out or Path("bench-results") / time.strftime("%Y%m%d-%H%M%S"))
     print(f"{len(chosen)} points, {len(names)} systems, {runs} runs: about {len(chosen) * len(names) * runs * SECONDS_A_SAMPLE / 60:.0f} minutes. "
           f"Results go to {results.directory}", flush=True)
-    results.set_facts(facts(options))
+    if not options.resume:
+        results.set_facts(facts(options))
     with link.cubic_allowed(), measure.memory_kept():
         run(tools, results, chosen, names, runs)
     results.write()
-    report_html.write(results)
-    print("\n" + "\n".join(results.table()) + "\n")
+    write_report(results)
+    print("\n" + "\n".join([*results.host_lines(), "", *results.table()]) + "\n")
     reached = True
     for text, holds in Figures(results).all():
         reached = reached and holds

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.link import Link
+from benchmark.memory import Sampler
 from benchmark.observer import Observer
-from benchmark.points import idle
+from benchmark.points import BEAT_HZ, Point, idle
 from benchmark.systems import SYSTEMS, Host
 
 RUNTIME = "/dev/shm"  # as /run is where users have their sockets and records: no journal to wait for
 SETTLE = 0.03  # seconds: what the guest prints would delay its beats
 QUIET = (0.3, 2.0)  # seconds, at least and at most; between them as long as the move before
+AFTER = 0.1  # seconds after the pause in which the guest may still be slower
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,23 @@ def busy_seconds():
     return (user + nice + system + irq + softirq) / 100
 
 
+def lost_beats_percent(beats, begin, end):
+    """Of a span of time.monotonic(): a beat that did not come is a millisecond in which the guest did not run."""
+    due = (end - begin) * BEAT_HZ
+    came = sum(1 for beat in beats if begin < beat <= end)
+    return max(0.0, 100 * (1 - came / due)) if due >= 5 else None
+
+
+def brownout(beats, begin):
+    """What the guest lost from `begin` to the longest gap between beats, which is the pause, and after it."""
+    gaps = [(after - before, before, after) for before, after in zip(beats, beats[1:]) if before >= begin]
+    if not gaps:
+        return {}
+    _, paused, resumed = max(gaps)
+    return {"brownout_copy_percent": lost_beats_percent(beats, begin, paused),
+            "brownout_after_percent": lost_beats_percent(beats, resumed, min(resumed + AFTER, beats[-1]))}
+
+
 class Guest:
     """One guest of one system, with its observer."""
 
@@ -108,6 +127,7 @@ class Guest:
         cpu = busy_seconds() - cpu
         self.observer.end_connect(there)
         time.sleep(SETTLE)
+        beats = self.observer.beats()
         outside = self.observer.window()
         inside = self.observer.ask(there, "status")
         self.here = there
@@ -116,6 +136,7 @@ class Guest:
             "blackout_ms": float(inside["gap_us"]) / 1000, "outside_ms": outside["longest_ms"],
             "quiet_blackout_ms": float(quiet_inside["gap_us"]) / 1000, "quiet_outside_ms": quiet_outside["longest_ms"],
             "quiet_outside_p95_ms": quiet_outside["p95_ms"], "cpu_s": cpu, "wall_s": took})
+        found |= brownout(beats, begin)
         if "pps" in inside:
             quiet_rate, rate = float(quiet_inside["pps"]), float(inside["pps"])
             found["pages_per_s"] = quiet_rate
@@ -155,6 +176,17 @@ class Subject:
             thread.join()
         return found
 
+    def warm_up(self):
+        """The first move, there, so that memory is warm on both sides: not timed, but what the processes hold meanwhile."""
+        guest = self.guests[0]
+        there = 1 - guest.here
+        with Sampler(lambda: guest.system.processes(there)) as sampler:
+            self.sample()
+        size = guest.point.memory_mib
+        return {"own_memory_source_mib": sampler.own_mib.get("source"),
+                "own_memory_destination_mib": sampler.own_mib.get("destination"),
+                "peak_rss_over_guest": max(sampler.peak_mib.values()) / size}
+
     def hold(self, held):
         """While another system is measured, its guests must not take its CPUs."""
         for guest in self.guests:
@@ -171,24 +203,44 @@ class Subject:
         self.scratch.cleanup()
 
 
-def raw_limits(tools):
-    """Beside a guest that spins: the best TCP stream of three sizes of write, and what memory does."""
-    beside = Subject(tools, "vmm", idle(256))
-    link = Link("loopback")
-    try:
-        best = 0
+def busy_beside(tools):
+    """A guest that spins, as one does that is migrated."""
+    return contextlib.closing(Subject(tools, "vmm", idle(256)))
+
+
+def tcp_mib_s(tools, kind):
+    """The best TCP stream of three sizes of write over a link, beside a guest that spins."""
+    best = 0
+    with busy_beside(tools), contextlib.closing(Link(kind)) as link:
+        (here, _), (there, address) = link.hosts
         for size in (64 << 10, 256 << 10, 1 << 20):
-            (here, _), (there, address) = link.hosts
             with subprocess.Popen([*there, tools.raw_limits, "serve"], stdout=subprocess.PIPE, text=True) as server:
                 port = server.stdout.readline().strip()
                 said = subprocess.run([*here, tools.raw_limits, "send", address, port, str(size)], check=True,
                                       capture_output=True, text=True).stdout
             best = max(best, float(said.split("=")[1]))
+    return best
+
+
+def memory_limits(tools):
+    """What memory does beside a guest that spins: memcpy and page faults."""
+    with busy_beside(tools):
         said = subprocess.run([tools.raw_limits, "memory"], check=True, capture_output=True, text=True).stdout
-    finally:
-        link.close()
-        beside.close()
-    return {"tcp_mib_s": best} | {key: float(value) for key, value in (word.split("=") for word in said.split())}
+    return {key: float(value) for key, value in (word.split("=") for word in said.split())}
+
+
+def observer_resolution(tools):
+    with contextlib.closing(Observer(tools.observer, [])) as observer:
+        return observer.resolution()
+
+
+def halted_own_memory_mib(tools):
+    """Of `vmm` with a guest that halts, with a timer of 100 Hz."""
+    point = Point("halted", "100 Hz", memory_mib=512, image="idle.elf")
+    with contextlib.closing(Subject(tools, "vmm", point)) as subject, \
+            Sampler(lambda: {"source": subject.guests[0].system.pid}) as sampler:
+        time.sleep(0.5)
+    return sampler.own_mib["source"]
 
 
 def start_seconds(tools, runs):

@@ -9,11 +9,15 @@
 //
 //   to N TEXT   sends TEXT and a line feed to the guest on the N-th socket (from 0)
 //   connect N   connects to it, waiting until it is there; answers "!connected N"
+//   beats       answers "!beats T...": when beats came since the last `window`, in us
 //   window      answers "!window beats=N longest_us=T median_us=T p95_us=T from_us=T": the gaps between
-//   beats,
-//               on whatever socket, that ended since the last `window`, and when the longest began
+//               beats, on whatever socket, that ended since the last `window`, and when the longest began
+//   resolution  answers "!resolution median_us=T p95_us=T": what a blocked thread takes to wake and to read
+//               the clock, from a hundred trials. The period of the beats comes on top.
 //
-// Its resolution is the period of the beats and what a blocked thread takes to wake.
+// Times are of CLOCK_MONOTONIC. Its threads have real-time priority where that is allowed: what is observed
+// must not delay the observer.
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -48,6 +52,16 @@ class Beats {
         }
         last_ = now;
         count_ += count;
+        stamps_.insert(stamps_.end(), count, now);
+    }
+    void list() {
+        const std::lock_guard lock{mutex_};
+        std::printf("!beats");
+        for (const Clock::time_point stamp : stamps_) {
+            std::printf(" %.0f", us(stamp.time_since_epoch()));
+        }
+        std::printf("\n");
+        std::fflush(stdout);
     }
     void report() {
         std::vector<Gap> gaps;
@@ -55,6 +69,7 @@ class Beats {
         {
             const std::lock_guard lock{mutex_};
             gaps.swap(gaps_);
+            stamps_.clear();
             std::swap(count, count_);
         }
         std::sort(gaps.begin(), gaps.end(), [](const Gap& a, const Gap& b) { return a.length < b.length; });
@@ -78,8 +93,36 @@ class Beats {
     std::mutex mutex_;
     Clock::time_point last_;
     std::vector<Gap> gaps_;
+    std::vector<Clock::time_point> stamps_;
     std::size_t count_ = 0;
 };
+
+void report_resolution() {
+    std::array<int, 2> ends{};
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+        std::perror("socketpair");
+        std::_Exit(1);
+    }
+    std::vector<double> delays;
+    std::thread reader{[&] {
+        Clock::time_point sent;
+        while (::read(ends[1], &sent, sizeof sent) == sizeof sent) {
+            delays.push_back(us(Clock::now() - sent));
+        }
+    }};
+    for (int trial = 0; trial < 100; ++trial) {
+        std::this_thread::sleep_for(std::chrono::milliseconds{1});  // it blocks again
+        const Clock::time_point now = Clock::now();
+        (void)::send(ends[0], &now, sizeof now, MSG_NOSIGNAL);
+    }
+    ::close(ends[0]);
+    reader.join();
+    ::close(ends[1]);
+    std::sort(delays.begin(), delays.end());
+    std::printf("!resolution median_us=%.1f p95_us=%.1f\n", delays[delays.size() / 2],
+                delays[delays.size() * 95 / 100]);
+    std::fflush(stdout);
+}
 
 int connect_to(const char* path) {
     sockaddr_un address{};
@@ -127,6 +170,8 @@ void serve(int fd, Beats& beats, std::mutex& output) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    const sched_param lowest{1};
+    (void)::sched_setscheduler(0, SCHED_FIFO, &lowest);
     Beats beats;
     std::mutex output;
     std::vector<int> sockets(static_cast<std::size_t>(argc), -1);
@@ -136,6 +181,12 @@ int main(int argc, char** argv) {
         if (line == "window") {
             const std::lock_guard lock{output};
             beats.report();
+        } else if (line == "beats") {
+            const std::lock_guard lock{output};
+            beats.list();
+        } else if (line == "resolution") {
+            const std::lock_guard lock{output};
+            report_resolution();
         } else if (std::sscanf(line.c_str(), "connect %d", &number) == 1 && number >= 0 &&
                    number + 1 < argc) {
             const int fd = connect_to(argv[number + 1]);

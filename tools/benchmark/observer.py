@@ -25,6 +25,9 @@ class Observer:
 
     def expect(self, *verbs):
         """The fields of the next line with one of these words in the first two."""
+        return dict(word.split("=", 1) for word in self._line(verbs) if "=" in word)
+
+    def _line(self, verbs):
         while True:
             words = self.lines.get(timeout=DEADLINE)
             if words is None:
@@ -32,7 +35,7 @@ class Observer:
             if len(words) > 1 and words[1] in ("FAIL", "error"):
                 raise RuntimeError(f"the guest says: {' '.join(words)}")
             if set(words[:2]) & set(verbs):
-                return dict(word.split("=", 1) for word in words if "=" in word)
+                return words
 
     def begin_connect(self, host):
         self.send(f"connect {host}")
@@ -44,6 +47,16 @@ class Observer:
     def ask(self, host, command, verb=None):
         self.send(f"to {host} {command}")
         return self.expect(verb or command.split()[0])
+
+    def beats(self):
+        """When beats came since the last window, in seconds of time.monotonic()."""
+        self.send("beats")
+        return [int(word) / 1e6 for word in self._line(["!beats"])[1:]]
+
+    def resolution(self):
+        """us that its own threads take to wake: {median_us, p95_us}."""
+        self.send("resolution")
+        return {key: float(value) for key, value in self.expect("!resolution").items()}
 
     def window(self):
         """The gaps between beats since the last call, in ms."""

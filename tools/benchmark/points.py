@@ -46,7 +46,7 @@ def idle(memory_mib, scale=DEFAULT):
 
 
 def all_points():
-    points = [idle(256, QUICK), idle(1024), idle(2048), idle(4096), idle(8192, QUICK), idle(12288, FULL)]
+    points = [idle(256, QUICK), idle(1024), idle(2048), idle(4096), idle(8192, QUICK), idle(16384, FULL)]
     points += [Point("used MiB", used, memory_mib=2048, fill=used, working_set=min(used, 64), pages_per_s=0, scale=scale)
                for used, scale in ((64, FULL), (256, FULL), (512, DEFAULT), (1536, QUICK))]
     points.append(Point("sparse", "64 MiB of 8 GiB", memory_mib=8192, fill=64, working_set=64, pages_per_s=0, scale=QUICK))

@@ -20,23 +20,28 @@ def picture(figure):
     return f'<img src="data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
+def plot_lines(results, axes, axis, measure, log=True):
+    found = results.by_axis().get(axis, [])
+    for system in results.systems():
+        pairs = [(str(value), results.median(point, system, measure)) for value, point in found]
+        pairs = [pair for pair in pairs if pair[1] is not None]
+        if pairs:
+            axes.plot(*zip(*pairs), marker="o", label=system)
+    if log:
+        axes.set_yscale("log")
+    axes.grid(True, alpha=0.3)
+    axes.legend()
+
+
 def against(results, axis, measure, label, log=True):
     """Medians of a measure along an axis, a line for each system."""
     found = results.by_axis().get(axis)
     if not found:
         return ""
     figure, axes = pyplot.subplots(figsize=(7, 4))
-    for system in results.systems():
-        pairs = [(str(value), results.median(point, system, measure)) for value, point in found]
-        pairs = [pair for pair in pairs if pair[1] is not None]
-        if pairs:
-            axes.plot(*zip(*pairs), marker="o", label=system)
+    plot_lines(results, axes, axis, measure, log)
     axes.set_xlabel(axis)
     axes.set_ylabel(label)
-    if log:
-        axes.set_yscale("log")
-    axes.grid(True, alpha=0.3)
-    axes.legend()
     return f"<h2>{html.escape(label)} against {html.escape(axis)}</h2>{picture(figure)}"
 
 
@@ -87,20 +92,53 @@ def pauses(results):
     return f"<h2>Where the pause goes</h2>{picture(figure)}"
 
 
+def brownouts(results):
+    """What guests lose while rounds run and just after the pause, along the dirty rate."""
+    return against(results, "pages/s over 256 MiB", "brownout_copy_percent", "work lost while rounds run, %", log=False) + \
+        against(results, "pages/s over 256 MiB", "brownout_after_percent", "work lost in 0.1 s after the pause, %", log=False)
+
+
+def notes(results):
+    found = "".join(f"<li>{html.escape(line)}</li>" for line in results.differences())
+    return ("<h2>How to read this</h2><p>Medians. <i>downtime</i> is what the engine says, <i>blackout</i> the longest gap "
+            "that the guest saw in its TSC from before the move to after it, <i>outside</i> the longest gap between its "
+            "heartbeats that somebody on its serial port saw; one of these is due every millisecond. All three count "
+            "whatever else happened in that time: <i>quiet</i> windows of the same length, without a move, are in "
+            "results.json. <i>brownout</i>: beats that did not come while rounds ran. <i>cpu s</i> is all CPU time of the "
+            "machine, the guest's included. <i>of link</i>: of one raw TCP stream beside a guest that spins.</p>"
+            + (f"<p>Where guest and outside differ by more than 0.5 ms (ms): the beats of <code>vmm</code> pass its I/O thread, "
+               "which on a host without a free CPU may wait a tick of the scheduler (4 ms at 250 Hz) behind a vCPU; QEMU "
+               f"writes them on the vCPU's own thread.</p><ul>{found}</ul>" if found else ""))
+
+
+def overview(results):
+    """The plot of the README: blackout along memory and dirty rate, one line a system."""
+    figure, both = pyplot.subplots(1, 2, figsize=(10, 3.6), sharey=True)
+    for axes, axis, label in zip(both, ("idle memory MiB", "pages/s over 256 MiB"),
+                                 ("memory of an idle guest, MiB", "pages written a second, over 256 MiB")):
+        plot_lines(results, axes, axis, "blackout_ms")
+        axes.set_xlabel(label)
+    both[0].set_ylabel("blackout, ms (median)")
+    return figure
+
+
 def write(results):
     parts = ["<!DOCTYPE html><meta charset=utf-8><title>Godwit benchmark</title>"
              "<style>body{font-family:sans-serif;max-width:60em;margin:auto}pre{font-size:80%;overflow-x:auto}</style>"
-             "<h1>Live migration benchmark</h1>"]
-    facts = results.facts
-    parts.append(f"<p>{html.escape(facts['time'])}, {facts['cpus']} CPUs ({html.escape(facts['cpu'])}), Linux "
-                 f"{html.escape(facts['kernel'])}, {', '.join(facts['kvm'])}; <code>{html.escape(facts['command'])}</code>"
-                 "</p>")
-    parts.append(f"<pre>{html.escape(chr(10).join(results.table()))}</pre>")
-    parts.append(against(results, "idle memory MiB", "blackout_ms", "blackout, ms"))
-    parts.append(against(results, "pages/s over 256 MiB", "blackout_ms", "blackout, ms"))
-    parts.append(against(results, "pages/s over 256 MiB", "lost_work_percent", "work lost, %", log=False))
+             "<h1>Live migration benchmark</h1>",
+             f"<p><code>{html.escape(results.facts['command'])}</code></p>",
+             f"<pre>{html.escape(chr(10).join([*results.host_lines(), '', *results.table()]))}</pre>",
+             notes(results)]
+    for measure, label in (("downtime_ms", "downtime, ms"), ("blackout_ms", "blackout, ms")):
+        for axis in ("idle memory MiB", "pages/s over 256 MiB"):
+            parts.append(against(results, axis, measure, label))
     parts.append(against(results, "streams", "throughput_mib_s", "throughput, MiB/s", log=False))
+    parts.append(against(results, "link", "share_of_link", "share of one raw TCP stream, %", log=False))
     parts.append(against(results, "used MiB", "total_ms", "total, ms", log=False))
+    parts.append(brownouts(results))
     parts.append(timeline(results))
     parts.append(pauses(results))
     (results.directory / "report.html").write_text("\n".join(parts), encoding="utf-8")
+    figure = overview(results)
+    figure.savefig(results.directory / "overview.svg", bbox_inches="tight")
+    pyplot.close(figure)

@@ -86,6 +86,11 @@ class Vmm:
                 "predicted_ms": report["predicted_downtime_ms"], "throughput_mib_s": report["throughput_mib_s"],
                 "rounds": report["rounds"], "parts": report["downtime"], "setup_ms": report["setup_ms"]}
 
+    def processes(self, there):
+        """Of a move to `there`: {role: pid}, as far as they exist."""
+        arriving = harness.children(self.listeners[there][0].pid) if there in self.listeners else []
+        return {"source": self.pid} | ({"destination": arriving[-1]} if arriving else {})
+
     def close(self):
         for listener, _ in self.listeners.values():
             for child in harness.children(listener.pid):
@@ -134,7 +139,8 @@ class Qemu:
     PARAMETERS = {
         "default": ({}, []),
         "multifd": ({"multifd-channels": 2}, ["multifd"]),
-        "same-limit": ({"downtime-limit": 2}, []),  # ms: what vmm's pause takes at most where figures are to be reached
+        # ms: the pause that vmm reaches without being asked. What it is asked for, 300, is QEMU's own default.
+        "same-limit": ({"downtime-limit": 2}, []),
     }
 
     def __init__(self, tools, point, hosts, number=0, configuration="default"):
@@ -145,7 +151,7 @@ class Qemu:
         parameters, self.capabilities = self.PARAMETERS[configuration]
         self.parameters = {"max-bandwidth": self.UNLIMITED, **parameters}
         self.port = 7400 + number
-        self.processes = {}
+        self.running = {}
         self.monitors = {}
         self.pid = None
         self.command = []
@@ -160,7 +166,7 @@ class Qemu:
                  f"unix:{monitor},server=on,wait=off", *more]
         monitor.unlink(missing_ok=True)
         place.serial.unlink(missing_ok=True)
-        self.processes[host] = place.popen(words)
+        self.running[host] = place.popen(words)
         self.monitors[host] = Qmp(monitor)
         self.monitors[host].call("migrate-set-capabilities", capabilities=[
             {"capability": name, "state": True} for name in ("events", *self.capabilities)])
@@ -169,7 +175,7 @@ class Qemu:
 
     def start(self):
         self.command = self._launch(0)
-        self.pid = self.processes[0].pid
+        self.pid = self.running[0].pid
 
     def expect_at(self, there):
         self._launch(there, "-incoming", "defer")
@@ -190,19 +196,23 @@ class Qemu:
         if status["status"] == "failed":
             raise Failure(f"QEMU: {status}")
         self._end(here)
-        self.pid = self.processes[there].pid
+        self.pid = self.running[there].pid
         return {"total_ms": wall * 1000, "downtime_ms": status["downtime"], "bytes": status["ram"]["transferred"],
                 "throughput_mib_s": status["ram"]["transferred"] / 2**20 / max(status["total-time"], 1) * 1000,
                 "setup_ms": status.get("setup-time")}
 
+    def processes(self, there):
+        arriving = self.running.get(there)
+        return {"source": self.pid} | ({"destination": arriving.pid} if arriving else {})
+
     def _end(self, host):
         self.monitors.pop(host).close()
-        process = self.processes.pop(host)
+        process = self.running.pop(host)
         process.kill()
         process.wait()
 
     def close(self):
-        for host in list(self.processes):
+        for host in list(self.running):
             self._end(host)
 
 
