@@ -49,7 +49,9 @@ Result<void> PageReceiver::place(const Pages& pages, std::size_t payload_bytes, 
         }
     }
     TRY(from.receive_payload(parts));
-    vmm::yield_cpu();
+    if (payload_bytes == Pages::kMaxDataPages * kPageSize) {
+        vmm::yield_cpu();
+    }
     for (const Extent& extent : pages.extents) {
         if (extent.kind != ExtentKind::data) {
             continue;

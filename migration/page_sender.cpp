@@ -42,9 +42,13 @@ Result<void> PageSender::send(const Pass& pass, PageRange range, vmm::DirtyTrack
         // ever.
         TRY(tracker.rearm(range));
     }
+    const bool any = owed.any_in_range(range.first, range.count);
+    if (!any && pass.guest == GuestState::paused) {
+        return {};  // at once: the guest waits for the pass
+    }
     // Pages that need not be sent make no frame: the migration is asked here too whether to go on.
     TRY(monitor_.after_frame(worker_, 0));
-    if (!owed.any_in_range(range.first, range.count)) {
+    if (!any) {
         return {};
     }
     // In the pause few pages are owed, and to read one that has no memory costs less than to look for it.
@@ -139,11 +143,13 @@ Result<void> PageSender::flush(const Pass& pass, Bitmap& owed) {
     counts_.bytes += bytes;
     counts_.data_pages += data_pages_;
     counts_.zero_pages += pending_.size() - data_pages_;
+    if (data_pages_ == Pages::kMaxDataPages) {
+        vmm::yield_cpu();  // a short frame ends its pass soon anyway
+    }
     frame_.extents.clear();
     pending_.clear();
     payload_.clear();
     data_pages_ = 0;
-    vmm::yield_cpu();
     return monitor_.after_frame(worker_, bytes);
 }
 

@@ -16,7 +16,7 @@ constexpr std::uint64_t kTellingPages = 256;
 constexpr double kAssumedRate = 500e6;
 // Rounds in a row that may fail to shrink the debt before we call it a stall.
 constexpr std::size_t kStallRounds = 3;
-constexpr Duration kFreeExtraTime = std::chrono::milliseconds{100};
+constexpr Duration kFreeExtraTime = std::chrono::milliseconds{120};
 
 // Whether none of the last kStallRounds rounds left clearly less (10 %) than the best before them.
 bool stalled(std::span<const Round> rounds) {

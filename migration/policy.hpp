@@ -66,7 +66,7 @@ double send_rate(std::span<const Round> rounds);
 vmm::Duration predict(std::uint64_t owed_pages, double rate, const FixedCosts& costs);
 
 // `rounds` is not empty. Goes on while the prediction is above max_downtime and still shrinks; below it,
-// while a round at least halves the prediction and the extra rounds cost at most max(100 ms, 10 % of the time
+// while a round at least halves the prediction and the extra rounds cost at most max(120 ms, 10 % of the time
 // so far).
 Verdict decide(const Limits& limits, std::span<const Round> rounds, const FixedCosts& costs);
 

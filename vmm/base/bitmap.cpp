@@ -28,9 +28,12 @@ void Bitmap::clear_range(std::size_t first, std::size_t count) {
 }
 
 std::size_t Bitmap::count() const {
+    // Most words of a dirty bitmap are zero, and without POPCNT, which not every x86-64 has, a word takes 5 ns.
     std::size_t total = 0;
     for (const std::uint64_t word : words_) {
-        total += static_cast<std::size_t>(std::popcount(word));
+        if (word != 0) {
+            total += static_cast<std::size_t>(std::popcount(word));
+        }
     }
     return total;
 }
@@ -60,7 +63,9 @@ void Bitmap::merge_words(std::size_t first_bit, std::span<const std::uint64_t> w
     VERIFY(first_bit % kWordBits == 0);
     const std::size_t at = first_bit / kWordBits;
     for (std::size_t i = 0; i < words.size() && at + i < words_.size(); ++i) {
-        words_[at + i] |= words[i];
+        if (words[i] != 0) {
+            words_[at + i] |= words[i];
+        }
     }
     const std::size_t tail = bits_ % kWordBits;
     if (tail != 0) {

@@ -68,7 +68,9 @@ Result<void> KvmDirtyLog::collect(Bitmap& dirty) {
         dirty.merge_words(slot.pages.first, slot.scratch);
         if (manual_) {
             for (std::size_t i = 0; i < slot.scratch.size(); ++i) {
-                slot.collected[i] |= slot.scratch[i];
+                if (slot.scratch[i] != 0) {
+                    slot.collected[i] |= slot.scratch[i];
+                }
             }
         }
     }
