@@ -187,6 +187,10 @@ void DestinationSession::receive_pages(std::uint16_t number, MessageStream& mess
             outcome = vmm::Failure{std::move(incoming).error()};
         } else if (auto taken = take_pages(number, *incoming, messages)) {
             outcome = std::move(*taken);
+            if (std::holds_alternative<RoundEnd>(incoming->message)) {
+                vmm::use_cpu_for(
+                    vmm::CpuUse::service);  // round 0 was the bulk; in the last one the guest waits
+            }
         } else {
             outcome = vmm::fail(Code::protocol, "{} does not belong on a data connection",
                                 message_name(incoming->message));

@@ -42,8 +42,10 @@ class PageSender {
                                                            PageTable& table, CopyMonitor& monitor);
 
     // Sends the owed pages of `range`: RAM within one chunk that this worker owns. While the guest runs, the
-    // range is rearmed before anybody looks, and each page is copied before it is tested, hashed and sent, so
-    // that all three see one version. While it is paused the pages are sent in place.
+    // range is rearmed before anybody looks. Round 0 sends pages from where they are: what the guest writes
+    // between hash and send it has written since the rearm, so that round 1 owes the page, and sends it
+    // whatever its hash. Later rounds copy each page before it is tested, hashed and sent, so that all three
+    // see one version. While the guest is paused, pages are sent in place.
     vmm::Result<void> send(const Pass& pass, vmm::PageRange range, vmm::DirtyTracker& tracker,
                            vmm::Bitmap& owed);
     // Sends what is still queued, and the end mark of the round.
@@ -76,7 +78,7 @@ class PageSender {
     PageTable& table_;
     CopyMonitor& monitor_;
 
-    vmm::Mapping staging_;  // copies of the queued data pages of a running guest
+    vmm::Mapping staging_;  // copies of the queued data pages of a running guest, after round 0
     vmm::Bitmap populated_;
     Pages frame_;
     std::vector<Pending> pending_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -40,12 +41,14 @@ struct FixedCosts {
     vmm::Duration save{};
     vmm::Duration restore{};
     vmm::Duration round_trip{};
-    vmm::Duration pass{};     // over all memory, with hardly a page to send; zero: no round was like that
-    vmm::Duration verify{};   // --verify full, on both sides
-    vmm::Duration storage{};  // what was written to disks while the pause began
+    std::optional<vmm::Duration> pass;  // over all memory, with hardly a page to send; no such round yet
+    vmm::Duration verify{};             // --verify full, on both sides
+    vmm::Duration storage{};            // what was written to disks while the pause began
 
     // Stop and save, the last pass, then state, Ready, Commit and Running: four one-way hops and the restore.
-    vmm::Duration total() const { return stop + save + pass + restore + verify + storage + 2 * round_trip; }
+    vmm::Duration total() const {
+        return stop + save + pass.value_or(vmm::Duration{}) + restore + verify + storage + 2 * round_trip;
+    }
 };
 
 enum class Action : std::uint8_t { another_round, switch_over, give_up };

@@ -165,10 +165,10 @@ void Source::learn_from(const Round& round) {
     if (is_telling(round)) {
         return;
     }
-    costs_.pass = costs_.pass == Duration{} ? round.duration : std::min(costs_.pass, round.duration);
-    // A pass has a round trip in it; to stop a vCPU takes two wake-ups, as the end of a pass does.
-    costs_.round_trip = std::min(costs_.round_trip, costs_.pass);
-    costs_.stop = std::min(costs_.stop, costs_.pass);
+    // It ended with RoundDone, which the last one does not wait for.
+    costs_.round_trip = std::min(costs_.round_trip, round.duration);
+    const Duration pass = round.duration - costs_.round_trip;
+    costs_.pass = costs_.pass ? std::min(*costs_.pass, pass) : pass;
 }
 
 Result<bool> Source::worth_the_pause() {

@@ -1,11 +1,14 @@
 #include "vmm/base/thread.hpp"
 
+#include <linux/capability.h>
 #include <linux/sched.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include <array>
 
 namespace vmm {
 
@@ -23,15 +26,15 @@ struct Attributes {
     std::uint64_t sched_period = 0;
 };
 
-// Tried on a thread of its own (of a thread, not of the process: setpriority(2), bugs).
-bool may_undo_nice() {
-    bool undone = false;
-    std::thread{[&] {
-        const int before = ::getpriority(PRIO_PROCESS, 0);
-        undone =
-            ::setpriority(PRIO_PROCESS, 0, before + 1) == 0 && ::setpriority(PRIO_PROCESS, 0, before) == 0;
-    }}.join();
-    return undone;
+// Whether a thread may go back to this nice value from a higher one (setpriority(2), EACCES).
+bool may_go_back_to(int nice) {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NICE, &limit) == 0 && limit.rlim_cur >= static_cast<rlim_t>(20 - nice)) {
+        return true;
+    }
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> data{};
+    return ::syscall(SYS_capget, &header, data.data()) == 0 && (data[0].effective >> CAP_SYS_NICE & 1U) != 0;
 }
 
 }  // namespace
@@ -39,11 +42,12 @@ bool may_undo_nice() {
 void use_cpu_for(CpuUse use) {
     constexpr std::uint64_t kBrief_ns = 100'000;  // the least that the kernel takes; 0 is its own
     constexpr int kBulkNice = 5;                  // a third of the weight (sched(7), the nice value)
-    static const int ordinary = ::getpriority(PRIO_PROCESS, 0);
-    static const bool may_go_back = may_undo_nice();
+    thread_local int added = 0;
+    const int ordinary = ::getpriority(PRIO_PROCESS, 0) - added;  // of this thread (setpriority(2), bugs)
+    added = use == CpuUse::bulk && may_go_back_to(ordinary) ? kBulkNice : 0;
     Attributes attributes{};
     attributes.sched_flags = SCHED_FLAG_KEEP_POLICY;
-    attributes.sched_nice = ordinary + (use == CpuUse::bulk && may_go_back ? kBulkNice : 0);
+    attributes.sched_nice = ordinary + added;
     attributes.sched_runtime = use == CpuUse::service ? kBrief_ns : 0;
     (void)::syscall(SYS_sched_setattr, 0, &attributes, 0);
 }

@@ -22,8 +22,8 @@ enum class CpuUse : std::uint8_t {
            // its full share again (setpriority(2): CAP_SYS_NICE or RLIMIT_NICE); else it has that.
 };
 void use_cpu_for(CpuUse use);
-// Whoever waits for this CPU gets it now, not at the scheduler's next tick (4 ms), so that bulk work does not
-// hold a vCPU up. Costs next to nothing where nobody waits.
+// Lets whoever waits for this CPU have it before the scheduler's next tick (up to 4 ms later), so that bulk
+// work does not hold a vCPU up. Costs next to nothing where nobody waits.
 void yield_cpu();
 // Moves the calling thread to another CPU, if it may use one; the scheduler may bring it back at any time.
 void leave_cpu();

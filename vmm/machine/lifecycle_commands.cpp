@@ -186,7 +186,10 @@ Result<Lifecycle::Rehearsal> Lifecycle::rehearse() {
         const TimePoint begin = real_clock().now();
         const Bytes snapshot = TRY(save_machine(machine_, *team_, flags_));
         const TimePoint saved = real_clock().now();
-        TRY(restore_machine(machine_, *team_, snapshot, std::nullopt));
+        team_->stay_awake(kExpectStart);
+        auto restored = restore_machine(machine_, *team_, snapshot, std::nullopt);
+        team_->stay_awake(Duration::zero());
+        TRY(std::move(restored));
         least.save = std::min(least.save, saved - begin);
         least.restore = std::min(least.restore, real_clock().now() - saved);
     }

@@ -54,6 +54,7 @@ VcpuThread::~VcpuThread() {
     {
         const std::lock_guard lock{mutex_};
         quit_ = true;
+        called_ = true;
     }
     changed_.notify_all();
     thread_.join();
@@ -148,8 +149,8 @@ void VcpuThread::wait_awake(std::unique_lock<std::mutex>& lock) {
         return;
     }
     called_ = false;
-    lock.unlock();
     const TimePoint end = real_clock().now() + awake_limit_;
+    lock.unlock();
     use_cpu_for(CpuUse::service);  // a yield gives a slice away
     while (!called_ && real_clock().now() < end) {
         awake_on_ = ::sched_getcpu();
@@ -164,6 +165,7 @@ void VcpuThread::stay_awake(Duration limit) {
     const std::lock_guard lock{mutex_};
     const pthread_t thread = thread_.native_handle();
     if (std::exchange(awake_limit_, Duration::zero()) != Duration::zero()) {
+        called_ = true;
         (void)::pthread_setaffinity_np(thread, sizeof allowed_, &allowed_);
     }
     if (limit == Duration::zero() || ::pthread_getaffinity_np(thread, sizeof allowed_, &allowed_) != 0) {

@@ -87,7 +87,7 @@ class VcpuThread {
     Duration awake_limit_{};
     cpu_set_t allowed_{};  // with a limit: the CPUs it had before
 
-    std::atomic<bool> called_ = false;  // something above has changed
+    std::atomic<bool> called_ = false;  // no longer to wait awake
     std::atomic<int> awake_on_ = -1;    // the CPU on which it waits awake
     std::thread thread_;
 };

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <catch2/catch.hpp>
@@ -29,7 +30,11 @@ TEST_CASE("bulk work takes a smaller share, and only where it can be given back"
     });
     REQUIRE(thread.has_value());
     thread->join();
-    CHECK((bulk == usual || bulk == usual + 5));
+    if (::geteuid() == 0) {
+        CHECK(bulk == usual + 5);
+    } else {
+        CHECK((bulk == usual || bulk == usual + 5));
+    }
     CHECK(after == usual);
 }
 
@@ -37,7 +42,14 @@ TEST_CASE("a thread that leaves its CPU may use it again", "[base]") {
     cpu_set_t before;
     cpu_set_t after;
     REQUIRE(::sched_getaffinity(0, sizeof before, &before) == 0);
-    vmm::leave_cpu();
+    // The scheduler may bring it back before it has looked: not every time.
+    bool left = CPU_COUNT(&before) == 1;
+    for (int attempt = 0; attempt < 100 && !left; ++attempt) {
+        const int cpu = ::sched_getcpu();
+        vmm::leave_cpu();
+        left = ::sched_getcpu() != cpu;
+    }
+    CHECK(left);
     REQUIRE(::sched_getaffinity(0, sizeof after, &after) == 0);
     CHECK(CPU_EQUAL(&before, &after));
 }

@@ -11,7 +11,14 @@ using vmm::Duration;
 
 namespace {
 
-constexpr FixedCosts kCosts{200us, 200us, 100us};
+constexpr FixedCosts make_costs() {
+    FixedCosts costs;
+    costs.save = 200us;
+    costs.restore = 200us;
+    costs.round_trip = 100us;
+    return costs;
+}
+constexpr FixedCosts kCosts = make_costs();
 
 // A round that moved `pages` in `duration` and left `owed`.
 Round round_of(std::uint64_t pages, Duration duration, std::uint64_t owed) {
@@ -192,6 +199,18 @@ TEST_CASE("hashing all memory afresh counts as part of the pause", "[migration]"
     costs.verify = 200ms;
     const std::vector<Round> rounds{round_of(10'000, 100ms, 0)};
     CHECK(decide({}, rounds, costs).predicted == decide({}, rounds, kCosts).predicted + 200ms);
+}
+
+TEST_CASE("every part of the pause counts once, and the way to the destination and back twice", "[migration]") {
+    FixedCosts costs;
+    costs.stop = 1ms;
+    costs.save = 2ms;
+    costs.restore = 4ms;
+    costs.round_trip = 100ms;
+    CHECK(costs.total() == 207ms);
+    costs.pass = 8ms;
+    CHECK(costs.total() == 215ms);
+    CHECK(predict(0, 0, costs) == 215ms);
 }
 
 TEST_CASE("default_max_pause is max(1 s, 4 x max-downtime)", "[migration]") {
