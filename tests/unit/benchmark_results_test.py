@@ -1,28 +1,62 @@
 #!/usr/bin/env python3
 """What tools/bench makes of its samples."""
 
+import mmap
+import os
 import sys
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests")]
-from benchmark import measure, points  # noqa: E402
+from benchmark import measure, memory, points  # noqa: E402
 from benchmark.results import Figures, Results, quantile  # noqa: E402
 
 
-class Beats(unittest.TestCase):
-    def test_the_longest_gap_is_the_pause(self):
-        # One beat a millisecond from 0 to 1 s; none from 0.5 to 0.52, and every second one from 0.3 to 0.5.
-        beats = [i / 1000 for i in range(1001) if not 500 < i < 520 and not (300 < i < 500 and i % 2)]
-        found = measure.brownout(beats, 0.3)
-        self.assertAlmostEqual(found["brownout_copy_percent"], 50, delta=1)
-        self.assertAlmostEqual(found["brownout_after_percent"], 0, delta=1)
+class Phases(unittest.TestCase):
+    def test_what_was_stolen_is_a_share_of_the_time_between_two_moments(self):
+        # A look every 5 ms; from 100 ms on half of the time goes to others.
+        looks = [(i / 200, max(0, i - 20) / 400) for i in range(41)]
+        self.assertAlmostEqual(measure.stolen_percent(looks, 0.1, 0.2), 50)
+        self.assertAlmostEqual(measure.stolen_percent(looks, 0.0, 0.1), 0)
 
-    def test_too_few_beats_say_nothing(self):
-        self.assertEqual(measure.brownout([1.0], 0.5), {})
-        self.assertIsNone(measure.lost_beats_percent([1.0], 1.0, 1.003))
+    def test_too_few_looks_say_nothing(self):
+        self.assertIsNone(measure.stolen_percent([(0.0, 0.0), (0.005, 0.001)], 0, 1))
+
+    def test_the_pause_lies_between_the_last_beat_here_and_the_first_there(self):
+        beats = [(0, 1.000), (0, 1.001), (0, 1.005), (1, 1.007), (1, 1.020)]
+        self.assertEqual(measure.pause_seen(beats, 0, 1), (1.005, 1.007))
+
+    def test_a_thread_that_ends_ends_the_looking(self):
+        over = threading.Event()
+        thread = threading.Thread(target=over.wait)
+        thread.start()
+        with measure.RunDelay(Path(f"/proc/self/task/{thread.native_id}")) as delay:
+            over.set()
+            thread.join()
+            delay.thread.join(timeout=30)
+            self.assertFalse(delay.thread.is_alive())
+
+
+class Memory(unittest.TestCase):
+    def test_guest_ram_does_not_count_and_other_memory_does(self):
+        # Touched, so that they are resident: 160 MiB are guest RAM, 32 MiB are not.
+        before = memory.own_pss(os.getpid())
+        ram = mmap.mmap(-1, 160 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        barrier = mmap.mmap(-1, 4096)  # shared: what lies on its two sides does not become one mapping
+        own = mmap.mmap(-1, 32 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for area in (ram, own):
+            for page in range(0, len(area), 4096):
+                area[page] = 1
+        with memory.Sampler(lambda: {"it": os.getpid()}) as sampler:
+            pass
+        self.assertAlmostEqual(sampler.own_mib["it"] - before, 32, delta=8)
+        self.assertGreater(sampler.peak_mib["it"], 192)
+        self.assertGreaterEqual(sampler.looks, 1)
+        for area in (ram, own, barrier):
+            area.close()
 
 
 class Judgement(unittest.TestCase):
@@ -47,12 +81,12 @@ class Judgement(unittest.TestCase):
             for _ in range(3):
                 self.add("vmm", point, blackout_ms=ours, quiet_blackout_ms=0.2)
                 self.add("qemu-default", point, blackout_ms=theirs)
-        # median, p95, below the peer's; then the ratio of sizes.
+        # Median, p95, below the peer's, for each size; then the ratio of sizes.
         self.assertEqual(self.verdicts("idle"), [True, True, True, False, True, False, False])
 
     def test_p95_is_not_judged_where_the_machine_is_noisy(self):
         self.add("vmm", points.idle(256), blackout_ms=0.8, quiet_blackout_ms=0.6)
-        self.assertEqual(self.verdicts("idle"), [True])
+        self.assertEqual(self.verdicts("idle"), [True, None])
 
     def test_bulk_is_a_share_of_raw_tcp_and_a_multiple_of_the_peer(self):
         point = next(point for point in points.all_points() if point.name == "used MiB=1536")
@@ -67,7 +101,7 @@ class Judgement(unittest.TestCase):
         self.results.add(system="vmm", point=point.name, untimed=True, own_memory_source_mib=15.6,
                          own_memory_destination_mib=15.8)
         self.add("vmm", point, blackout_ms=1)
-        self.assertEqual(self.verdicts("memory"), [True, False])
+        self.assertEqual(self.verdicts("memory"), [None, None, True, False])
 
     def test_prediction_counts_both_directions(self):
         for predicted in [1] * 9 + [2.0]:
@@ -76,8 +110,24 @@ class Judgement(unittest.TestCase):
         self.add("vmm", points.idle(256), predicted_ms=0.5, downtime_ms=1.0)
         self.assertEqual(self.verdicts("prediction"), [False])
 
-    def test_what_is_missing_is_not_judged(self):
-        self.assertEqual(Figures(self.results).all(), [])
+    def test_what_is_missing_is_said(self):
+        figures = Figures(self.results).all()
+        self.assertEqual({holds for _, holds in figures}, {None})
+        self.assertEqual({text[0] for text, _ in figures}, set("12345678"))
+
+    def test_a_torn_line_is_dropped(self):
+        self.add("vmm", points.idle(256), blackout_ms=0.8)
+        with open(self.results.file, "a", encoding="utf-8") as file:
+            file.write('{"system": "vmm", "po')
+        again = Results(self.directory.name)
+        again.add(system="vmm", point="start", start_ms=5)
+        self.assertEqual(len(Results(self.directory.name).samples), 2)
+
+    def test_figures_of_a_peer_are_multiples(self):
+        point = next(point for point in points.all_points() if point.name == "pages/s over 256 MiB=20000")
+        self.add("vmm", point, blackout_ms=2.0)
+        self.add("qemu-default", point, blackout_ms=7.9)
+        self.assertEqual(self.verdicts("dirty")[:2], [True, False])
 
     def test_samples_are_found_again(self):
         point = points.idle(256)

@@ -7,19 +7,20 @@ import subprocess
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.link import Link
 from benchmark.memory import Sampler
 from benchmark.observer import Observer
-from benchmark.points import BEAT_HZ, Point, idle
+from benchmark.points import Point, idle
 from benchmark.systems import SYSTEMS, Host
 
 RUNTIME = "/dev/shm"  # as /run is where users have their sockets and records: no journal to wait for
 SETTLE = 0.03  # seconds: what the guest prints would delay its beats
-QUIET = (0.3, 2.0)  # seconds, at least and at most; between them as long as the move before
-AFTER = 0.1  # seconds after the pause in which the guest may still be slower
+QUIET = (0.1, 4.0)  # seconds, at least and at most; between them as long as the move before
+AFTER = 0.1  # seconds after a move in which the guest may still be slower
 
 
 @dataclass(frozen=True)
@@ -67,21 +68,52 @@ def busy_seconds():
     return (user + nice + system + irq + softirq) / 100
 
 
-def lost_beats_percent(beats, begin, end):
-    """Of a span of time.monotonic(): a beat that did not come is a millisecond in which the guest did not run."""
-    due = (end - begin) * BEAT_HZ
-    came = sum(1 for beat in beats if begin < beat <= end)
-    return max(0.0, 100 * (1 - came / due)) if due >= 5 else None
+class RunDelay:
+    """How long a thread has been ready to run but did not, looked at every few milliseconds while it is open."""
+
+    PERIOD = 0.005  # seconds
+
+    def __init__(self, task):
+        self.file = open(task / "schedstat", encoding="ascii")
+        self.looks = []  # (time.monotonic(), seconds)
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+
+    def look(self):
+        """False once the thread has ended."""
+        try:
+            self.file.seek(0)
+            self.looks.append((time.monotonic(), int(self.file.read().split()[1]) / 1e9))
+        except (ProcessLookupError, IndexError):
+            return False
+        return True
+
+    def _run(self):
+        while self.look() and not self.over.wait(self.PERIOD):
+            pass
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+        self.file.close()
 
 
-def brownout(beats, begin):
-    """What the guest lost from `begin` to the longest gap between beats, which is the pause, and after it."""
-    gaps = [(after - before, before, after) for before, after in zip(beats, beats[1:]) if before >= begin]
-    if not gaps:
-        return {}
-    _, paused, resumed = max(gaps)
-    return {"brownout_copy_percent": lost_beats_percent(beats, begin, paused),
-            "brownout_after_percent": lost_beats_percent(beats, resumed, min(resumed + AFTER, beats[-1]))}
+def stolen_percent(looks, begin, end):
+    """Of the time between two moments a thread was ready, but did not run; None where it was too short to say."""
+    inside = [look for look in looks if begin <= look[0] <= end]
+    if len(inside) < 3:
+        return None
+    (first, before), (last, after) = inside[0], inside[-1]
+    return 100 * (after - before) / (last - first)
+
+
+def pause_seen(beats, here, there):
+    """The last beat from where the guest was, and the first from where it is."""
+    return max(at for host, at in beats if host == here), min(at for host, at in beats if host == there)
 
 
 class Guest:
@@ -122,21 +154,29 @@ class Guest:
         self.observer.begin_connect(there)
         cpu = busy_seconds()
         begin = time.monotonic()
-        found = self.system.move(self.here, there)
+        with RunDelay(self.system.vcpu(self.here)) as before:
+            found = self.system.move(self.here, there)
         took = time.monotonic() - begin
         cpu = busy_seconds() - cpu
+        with RunDelay(self.system.vcpu(there)) as after:
+            time.sleep(AFTER)
         self.observer.end_connect(there)
-        time.sleep(SETTLE)
         beats = self.observer.beats()
         outside = self.observer.window()
         inside = self.observer.ask(there, "status")
-        self.here = there
-        self.quiet = min(max(took, QUIET[0]), QUIET[1])
         found.update({
             "blackout_ms": float(inside["gap_us"]) / 1000, "outside_ms": outside["longest_ms"],
             "quiet_blackout_ms": float(quiet_inside["gap_us"]) / 1000, "quiet_outside_ms": quiet_outside["longest_ms"],
-            "quiet_outside_p95_ms": quiet_outside["p95_ms"], "cpu_s": cpu, "wall_s": took})
-        found |= brownout(beats, begin)
+            "cpu_s": cpu, "wall_ms": took * 1000,
+            "throughput_mib_s": found["bytes"] / 2**20 / found["total_ms"] * 1000})
+        if self.point.image != "idle.elf":
+            paused, resumed = pause_seen(beats, self.here, there)
+            found.update({
+                "pause_outside_ms": (resumed - paused) * 1000,
+                "brownout_copy_percent": stolen_percent(before.looks, begin, paused),
+                "brownout_after_percent": stolen_percent(after.looks, resumed, resumed + AFTER)})
+        self.here = there
+        self.quiet = min(max(took, QUIET[0]), QUIET[1])
         if "pps" in inside:
             quiet_rate, rate = float(quiet_inside["pps"]), float(inside["pps"])
             found["pages_per_s"] = quiet_rate
@@ -163,27 +203,19 @@ class Subject:
             raise
 
     def sample(self):
-        found = [None] * len(self.guests)
-
-        def run(number):
-            found[number] = self.guests[number].sample()
-
-        threads = [threading.Thread(target=run, args=(number,)) for number in range(1, len(self.guests))]
-        for thread in threads:
-            thread.start()
-        run(0)
-        for thread in threads:
-            thread.join()
-        return found
+        with ThreadPoolExecutor(len(self.guests)) as pool:
+            return list(pool.map(Guest.sample, self.guests))
 
     def warm_up(self):
-        """The first move, there, so that memory is warm on both sides: not timed, but what the processes hold meanwhile."""
+        """The first move, there, so that memory is warm on both sides: not timed, but what the processes hold meanwhile,
+        and what was run."""
         guest = self.guests[0]
         there = 1 - guest.here
         with Sampler(lambda: guest.system.processes(there)) as sampler:
             self.sample()
         size = guest.point.memory_mib
-        return {"own_memory_source_mib": sampler.own_mib.get("source"),
+        return {"looks": sampler.looks, **guest.system.description(),
+                "own_memory_source_mib": sampler.own_mib.get("source"),
                 "own_memory_destination_mib": sampler.own_mib.get("destination"),
                 "peak_rss_over_guest": max(sampler.peak_mib.values()) / size}
 
@@ -191,10 +223,6 @@ class Subject:
         """While another system is measured, its guests must not take its CPUs."""
         for guest in self.guests:
             os.kill(guest.system.pid, signal.SIGSTOP if held else signal.SIGCONT)
-
-    @property
-    def command(self):
-        return " ".join(map(str, self.guests[0].system.command))
 
     def close(self):
         for guest in self.guests:
@@ -234,9 +262,9 @@ def observer_resolution(tools):
         return observer.resolution()
 
 
-def halted_own_memory_mib(tools):
-    """Of `vmm` with a guest that halts, with a timer of 100 Hz."""
-    point = Point("halted", "100 Hz", memory_mib=512, image="idle.elf")
+def resting_own_memory_mib(tools, image):
+    """Of `vmm` with a guest that does nothing: pulse, which spins, or idle, which halts with a timer of 100 Hz."""
+    point = Point("resting", image, memory_mib=512, image=image)
     with contextlib.closing(Subject(tools, "vmm", point)) as subject, \
             Sampler(lambda: {"source": subject.guests[0].system.pid}) as sampler:
         time.sleep(0.5)

@@ -35,10 +35,12 @@ class Sampler:
         self.processes = processes
         self.own_mib = {}  # the highest seen, by role
         self.peak_mib = {}
+        self.looks = 0
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._run)
 
     def _look(self):
+        self.looks += 1
         for role, pid in self.processes().items():
             try:
                 self.own_mib[role] = max(self.own_mib.get(role, 0), own_pss(pid))

@@ -9,7 +9,7 @@
 //
 //   to N TEXT   sends TEXT and a line feed to the guest on the N-th socket (from 0)
 //   connect N   connects to it, waiting until it is there; answers "!connected N"
-//   beats       answers "!beats T...": when beats came since the last `window`, in us
+//   beats       answers "!beats N:T...": when beats came since the last `window`, in us, and on which socket
 //   window      answers "!window beats=N longest_us=T median_us=T p95_us=T from_us=T": the gaps between
 //               beats, on whatever socket, that ended since the last `window`, and when the longest began
 //   resolution  answers "!resolution median_us=T p95_us=T": what a blocked thread takes to wake and to read
@@ -45,20 +45,20 @@ double us(Clock::duration time) {
 
 class Beats {
   public:
-    void stamp(Clock::time_point now, std::size_t count) {
+    void stamp(std::size_t socket, Clock::time_point now, std::size_t count) {
         const std::lock_guard lock{mutex_};
         if (last_ != Clock::time_point{}) {
             gaps_.push_back({now - last_, last_});
         }
         last_ = now;
         count_ += count;
-        stamps_.insert(stamps_.end(), count, now);
+        stamps_.insert(stamps_.end(), count, {socket, now});
     }
     void list() {
         const std::lock_guard lock{mutex_};
         std::printf("!beats");
-        for (const Clock::time_point stamp : stamps_) {
-            std::printf(" %.0f", us(stamp.time_since_epoch()));
+        for (const auto& [socket, stamp] : stamps_) {
+            std::printf(" %zu:%.0f", socket, us(stamp.time_since_epoch()));
         }
         std::printf("\n");
         std::fflush(stdout);
@@ -93,7 +93,7 @@ class Beats {
     std::mutex mutex_;
     Clock::time_point last_;
     std::vector<Gap> gaps_;
-    std::vector<Clock::time_point> stamps_;
+    std::vector<std::pair<std::size_t, Clock::time_point>> stamps_;
     std::size_t count_ = 0;
 };
 
@@ -139,7 +139,7 @@ int connect_to(const char* path) {
 }
 
 // To the end of the connection.
-void serve(int fd, Beats& beats, std::mutex& output) {
+void serve(std::size_t socket, int fd, Beats& beats, std::mutex& output) {
     std::array<char, 4096> buffer{};
     std::string line;
     for (;;) {
@@ -162,7 +162,7 @@ void serve(int fd, Beats& beats, std::mutex& output) {
             }
         }
         if (count != 0) {
-            beats.stamp(now, count);
+            beats.stamp(socket, now, count);
         }
     }
 }
@@ -190,8 +190,9 @@ int main(int argc, char** argv) {
         } else if (std::sscanf(line.c_str(), "connect %d", &number) == 1 && number >= 0 &&
                    number + 1 < argc) {
             const int fd = connect_to(argv[number + 1]);
-            sockets[static_cast<std::size_t>(number)] = fd;
-            std::thread{[fd, &beats, &output] { serve(fd, beats, output); }}.detach();
+            const auto socket = static_cast<std::size_t>(number);
+            sockets[socket] = fd;
+            std::thread{[=, &beats, &output] { serve(socket, fd, beats, output); }}.detach();
             const std::lock_guard lock{output};
             std::printf("!connected %d\n", number);
             std::fflush(stdout);

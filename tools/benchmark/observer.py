@@ -41,7 +41,7 @@ class Observer:
         self.send(f"connect {host}")
 
     def end_connect(self, host):
-        while self.lines.get(timeout=DEADLINE) != ["!connected", str(host)]:
+        while self._line(["!connected"]) != ["!connected", str(host)]:
             pass
 
     def ask(self, host, command, verb=None):
@@ -49,9 +49,10 @@ class Observer:
         return self.expect(verb or command.split()[0])
 
     def beats(self):
-        """When beats came since the last window, in seconds of time.monotonic()."""
+        """[(host, time.monotonic())] of the beats since the last window."""
         self.send("beats")
-        return [int(word) / 1e6 for word in self._line(["!beats"])[1:]]
+        pairs = [word.split(":") for word in self._line(["!beats"])[1:]]
+        return [(int(host), int(us) / 1e6) for host, us in pairs]
 
     def resolution(self):
         """us that its own threads take to wake: {median_us, p95_us}."""

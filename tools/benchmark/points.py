@@ -56,15 +56,15 @@ def all_points():
     points.append(Point("pages/s over 512 MiB", 200000, fill=512, working_set=512, pages_per_s=200000, scale=QUICK))
     points.append(Point("pages/s over 512 MiB", "max", fill=512, working_set=512, pages_per_s="max", scale=FULL))
     points += [Point("working set MiB", size, working_set=size, pages_per_s=20000, scale=scale)
-               for size, scale in ((16, DEFAULT), (64, FULL))]
+               for size, scale in ((16, DEFAULT), (64, FULL), (256, DEFAULT))]
     points += [Point("pattern", pattern, pattern=pattern, pages_per_s=20000, scale=DEFAULT)
-               for pattern in ("seq", "hotcold")]
+               for pattern in ("random", "seq", "hotcold")]
     points += [Point("streams", streams, memory_mib=2048, fill=1024, working_set=64, pages_per_s=0, streams=streams,
                      scale=DEFAULT) for streams in (1, 2, 4)]
     points += [Point("link", link, link=link, scale=scale)
-               for link, scale in (("veth", DEFAULT), ("10gbit", DEFAULT), ("1gbit", FULL))]
+               for link, scale in (("loopback", DEFAULT), ("veth", DEFAULT), ("10gbit", DEFAULT), ("1gbit", FULL))]
     points += [Point("guests", count, memory_mib=512, fill=128, working_set=64, guests=count, scale=scale)
-               for count, scale in ((2, DEFAULT), (4, FULL))]
+               for count, scale in ((1, DEFAULT), (2, DEFAULT), (4, FULL))]
     return points
 
 

@@ -1,11 +1,10 @@
 // raw_limits: what this machine can do at best, to measure a migration against.
 //
-//   raw_limits serve                    prints its port; takes one TCP stream to its end into prefaulted
-//   memory raw_limits send ADDRESS PORT WRITE  sends from warm huge pages for two seconds, WRITE bytes at a
-//   time;
-//                                       prints "tcp_mib_s=N"
-//   raw_limits touch MIB                takes so much memory and gives it back
-//   raw_limits memory                   prints "memcpy_mib_s=N fault_4k_us=N fault_huge_us=N" (per page)
+//   raw_limits serve               prints its port; takes one TCP stream to its end, into prefaulted pages
+//   raw_limits send HOST PORT SIZE  sends warm huge pages for two seconds, SIZE bytes at a time; prints
+//                                  "tcp_mib_s=N"
+//   raw_limits touch MIB           takes so much memory and gives it back
+//   raw_limits memory              prints "memcpy_mib_s=N fault_4k_us=N fault_huge_us=N" (per page)
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>

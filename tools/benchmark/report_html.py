@@ -30,7 +30,8 @@ def plot_lines(results, axes, axis, measure, log=True):
     if log:
         axes.set_yscale("log")
     axes.grid(True, alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
 
 
 def against(results, axis, measure, label, log=True):
@@ -65,7 +66,10 @@ def timeline(results):
         at += each["ms"]
     above.set_ylabel("MiB sent")
     below.set_ylabel("pages owed after")
-    below.set_xlabel(f"ms; total {run['total_ms']:.1f}, predicted pause {run['predicted_ms']:.2f}, "
+    for axes in (above, below):
+        axes.axvspan(run["total_ms"] - run["downtime_ms"], run["total_ms"], color="tab:red", alpha=0.3)
+        axes.axvline(run["total_ms"] - run["downtime_ms"] + run["predicted_ms"], color="black", linestyle=":")
+    below.set_xlabel(f"ms; total {run['total_ms']:.1f}; the pause in red, its predicted end dotted: predicted {run['predicted_ms']:.2f}, "
                      f"actual {run['downtime_ms']:.2f}")
     return f"<h2>One migration: {html.escape(run['point'])}</h2>{picture(figure)}"
 
@@ -87,15 +91,14 @@ def pauses(results):
         left = [begin + width for begin, width in zip(left, widths)]
     axes.invert_yaxis()
     axes.set_xlabel("ms of downtime, median run")
-    axes.set_xlim(0, sorted(left)[-2] * 1.2 if len(left) > 1 else None)
     axes.legend(ncol=4, fontsize="small")
     return f"<h2>Where the pause goes</h2>{picture(figure)}"
 
 
 def brownouts(results):
     """What guests lose while rounds run and just after the pause, along the dirty rate."""
-    return against(results, "pages/s over 256 MiB", "brownout_copy_percent", "work lost while rounds run, %", log=False) + \
-        against(results, "pages/s over 256 MiB", "brownout_after_percent", "work lost in 0.1 s after the pause, %", log=False)
+    return against(results, "pages/s over 256 MiB", "brownout_copy_percent", "vCPU kept waiting while rounds run, %", log=False) + \
+        against(results, "pages/s over 256 MiB", "brownout_after_percent", "vCPU kept waiting in 0.1 s after the pause, %", log=False)
 
 
 def notes(results):
@@ -104,7 +107,8 @@ def notes(results):
             "that the guest saw in its TSC from before the move to after it, <i>outside</i> the longest gap between its "
             "heartbeats that somebody on its serial port saw; one of these is due every millisecond. All three count "
             "whatever else happened in that time: <i>quiet</i> windows of the same length, without a move, are in "
-            "results.json. <i>brownout</i>: beats that did not come while rounds ran. <i>cpu s</i> is all CPU time of the "
+            "results.json. <i>brownout</i>: the share of the time while rounds ran in which the vCPU was ready but waited for "
+            "a CPU (schedstat). <i>cpu s</i> is all CPU time of the "
             "machine, the guest's included. <i>of link</i>: of one raw TCP stream beside a guest that spins.</p>"
             + (f"<p>Where guest and outside differ by more than 0.5 ms (ms): the beats of <code>vmm</code> pass its I/O thread, "
                "which on a host without a free CPU may wait a tick of the scheduler (4 ms at 250 Hz) behind a vCPU; QEMU "

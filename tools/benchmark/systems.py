@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
+from pathlib import Path
 
 from integration import harness
 from integration.harness import Failure
@@ -42,15 +42,15 @@ class Vmm:
         self.point = point
         self.hosts = hosts
         self.name = f"guest{number}"
-        self.command = []
+        self.commands = []
         self.listeners = {}
         self.pid = None
 
     def start(self):
-        self.command = [self.tools.vmm, "run", "--name", self.name, "--memory", f"{self.point.memory_mib}M", "--append",
-                        self.point.parameters, "--serial", f"unix:{self.hosts[0].serial}",
-                        self.tools.guests / self.point.image]
-        self.first = self.hosts[0].popen(self.command)
+        command = [self.tools.vmm, "run", "--name", self.name, "--memory", f"{self.point.memory_mib}M", "--append",
+                   self.point.parameters, "--serial", f"unix:{self.hosts[0].serial}", self.tools.guests / self.point.image]
+        self.commands.append(command)
+        self.first = self.hosts[0].popen(command)
         self.pid = self.first.pid
 
     def expect_at(self, there):
@@ -59,9 +59,10 @@ class Vmm:
             return
         host = self.hosts[there]
         log = host.directory / "receive"
+        words = [self.tools.vmm, "receive", "--listen", f"tcp:{host.address}:0", "--serial", f"unix:{host.serial}"]
+        self.commands.append(words)
         with open(log, "wb") as output:
-            self.listeners[there] = (host.popen([self.tools.vmm, "receive", "--listen", f"tcp:{host.address}:0",
-                                                 "--serial", f"unix:{host.serial}"], stderr=output), log)
+            self.listeners[there] = (host.popen(words, stderr=output), log)
 
     def address_of(self, there):
         listener, log = self.listeners[there]
@@ -75,6 +76,7 @@ class Vmm:
     def move(self, here, there):
         words = [self.tools.vmm, "migrate", self.name, self.address_of(there), "--json", "--streams",
                  self.point.streams]
+        self.commands.append(words)
         done = subprocess.run([*self.hosts[here].inside, *map(str, words)], capture_output=True, text=True, check=False,
                               env=dict(os.environ, XDG_RUNTIME_DIR=str(self.hosts[here].directory)), timeout=DEADLINE)
         if done.returncode != 0:
@@ -83,8 +85,18 @@ class Vmm:
         listener, _ = self.listeners[there]
         self.pid = harness.children(listener.pid)[-1]
         return {"total_ms": report["total_ms"], "downtime_ms": report["downtime_ms"], "bytes": report["bytes_sent"],
-                "predicted_ms": report["predicted_downtime_ms"], "throughput_mib_s": report["throughput_mib_s"],
+                "predicted_ms": report["predicted_downtime_ms"], "own_throughput_mib_s": report["throughput_mib_s"],
                 "rounds": report["rounds"], "parts": report["downtime"], "setup_ms": report["setup_ms"]}
+
+    def vcpu(self, host):
+        """The directory in /proc of the vCPU's thread."""
+        del host  # the guest is where it was moved to last
+        return next(task for task in Path(f"/proc/{self.pid}/task").iterdir()
+                    if (task / "comm").read_text(encoding="utf-8").strip() == "vcpu0")
+
+    def description(self):
+        """What was run, for the results."""
+        return {"commands": [" ".join(map(str, words)) for words in self.commands]}
 
     def processes(self, there):
         """Of a move to `there`: {role: pid}, as far as they exist."""
@@ -150,11 +162,13 @@ class Qemu:
         self.configuration = configuration
         parameters, self.capabilities = self.PARAMETERS[configuration]
         self.parameters = {"max-bandwidth": self.UNLIMITED, **parameters}
+        if "multifd-channels" in parameters:
+            self.parameters["multifd-channels"] = max(point.streams, parameters["multifd-channels"])
         self.port = 7400 + number
         self.running = {}
         self.monitors = {}
         self.pid = None
-        self.command = []
+        self.commands = []
 
     def _launch(self, host, *more):
         place = self.hosts[host]
@@ -166,15 +180,15 @@ class Qemu:
                  f"unix:{monitor},server=on,wait=off", *more]
         monitor.unlink(missing_ok=True)
         place.serial.unlink(missing_ok=True)
+        self.commands.append(words)
         self.running[host] = place.popen(words)
         self.monitors[host] = Qmp(monitor)
         self.monitors[host].call("migrate-set-capabilities", capabilities=[
             {"capability": name, "state": True} for name in ("events", *self.capabilities)])
         self.monitors[host].call("migrate-set-parameters", **self.parameters)
-        return words
 
     def start(self):
-        self.command = self._launch(0)
+        self._launch(0)
         self.pid = self.running[0].pid
 
     def expect_at(self, there):
@@ -186,10 +200,8 @@ class Qemu:
 
     def move(self, here, there):
         source, target = self.monitors[here], self.monitors[there]
-        begin = time.monotonic()
         source.call("migrate", uri=self._uri(there))
         target.wait_event("RESUME")
-        wall = time.monotonic() - begin
         status = source.call("query-migrate")
         while status["status"] not in ("completed", "failed"):
             status = source.call("query-migrate")
@@ -197,9 +209,18 @@ class Qemu:
             raise Failure(f"QEMU: {status}")
         self._end(here)
         self.pid = self.running[there].pid
-        return {"total_ms": wall * 1000, "downtime_ms": status["downtime"], "bytes": status["ram"]["transferred"],
-                "throughput_mib_s": status["ram"]["transferred"] / 2**20 / max(status["total-time"], 1) * 1000,
-                "setup_ms": status.get("setup-time")}
+        return {"total_ms": max(status["total-time"], 1), "downtime_ms": status["downtime"],
+                "bytes": status["ram"]["transferred"], "setup_ms": status.get("setup-time")}
+
+    def vcpu(self, host):
+        thread = self.monitors[host].call("query-cpus-fast")[0]["thread-id"]
+        return Path(f"/proc/{self.pid}/task/{thread}")
+
+    def description(self):
+        monitor = next(iter(self.monitors.values()))
+        return {"commands": [" ".join(map(str, words)) for words in self.commands],
+                "parameters": monitor.call("query-migrate-parameters"),
+                "capabilities": monitor.call("query-migrate-capabilities")}
 
     def processes(self, there):
         arriving = self.running.get(there)
