@@ -28,7 +28,8 @@ void Bitmap::clear_range(std::size_t first, std::size_t count) {
 }
 
 std::size_t Bitmap::count() const {
-    // Most words of a dirty bitmap are zero, and without POPCNT, which not every x86-64 has, a word takes 5 ns.
+    // Most words of a dirty bitmap are zero, and without POPCNT, which not every x86-64 has, a word takes 5
+    // ns.
     std::size_t total = 0;
     for (const std::uint64_t word : words_) {
         if (word != 0) {

@@ -201,7 +201,8 @@ TEST_CASE("hashing all memory afresh counts as part of the pause", "[migration]"
     CHECK(decide({}, rounds, costs).predicted == decide({}, rounds, kCosts).predicted + 200ms);
 }
 
-TEST_CASE("every part of the pause counts once, and the way to the destination and back twice", "[migration]") {
+TEST_CASE("every part of the pause counts once, and the way to the destination and back twice",
+          "[migration]") {
     FixedCosts costs;
     costs.stop = 1ms;
     costs.save = 2ms;
