@@ -192,6 +192,7 @@ def main():
     with link.cubic_allowed(), measure.memory_kept():
         run(tools, results, chosen, names, runs)
     results.write()
+    (results.directory / "overview.md").write_text("\n".join(results.markdown()) + "\n", encoding="utf-8")
     write_report(results)
     print("\n" + "\n".join([*results.host_lines(), "", *results.table()]) + "\n")
     verdicts = Figures(results).all()

@@ -147,6 +147,22 @@ class Results:
                 lines.append(line)
         return lines
 
+    def markdown(self):
+        """The medians that matter most, for a document; how many times as much each peer needs stands behind its own."""
+        peers = [system for system in self.systems() if system != "vmm"]
+        lines = ["| | total ms: vmm | " + " | ".join(peers) + " | blackout ms: vmm | " + " | ".join(peers) + " |",
+                 "|---|" + "---|" * (2 + 2 * len(peers))]
+        for point in self.points():
+            cells = [point]
+            for measure, digits in (("total_ms", 0), ("blackout_ms", 2)):
+                ours = self.median(point, "vmm", measure)
+                cells.append("" if ours is None else f"{ours:.{digits}f}")
+                for peer in peers:
+                    theirs = self.median(point, peer, measure)
+                    cells.append("" if None in (ours, theirs) else f"{theirs:.{digits}f} ({theirs / ours:.1f} x)")
+            lines.append("| " + " | ".join(cells) + " |")
+        return lines
+
 
 class Figures:
     """The figures to reach: each is a line and whether it holds; None where this run has no sample for it."""
