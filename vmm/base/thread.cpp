@@ -10,6 +10,8 @@
 
 #include <array>
 
+#include "vmm/base/clock.hpp"
+
 namespace vmm {
 
 namespace {
@@ -53,7 +55,13 @@ void use_cpu_for(CpuUse use) {
 }
 
 void yield_cpu() {
-    (void)::sched_yield();
+    thread_local TimePoint not_before;
+    const TimePoint begin = real_clock().now();
+    if (begin >= not_before) {
+        (void)::sched_yield();
+        const TimePoint end = real_clock().now();
+        not_before = end + (end - begin);
+    }
 }
 
 void leave_cpu() {

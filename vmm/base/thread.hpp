@@ -23,7 +23,8 @@ enum class CpuUse : std::uint8_t {
 };
 void use_cpu_for(CpuUse use);
 // Lets whoever waits for this CPU have it before the scheduler's next tick (up to 4 ms later), so that bulk
-// work does not hold a vCPU up. Costs next to nothing where nobody waits.
+// work does not hold a vCPU up. Costs next to nothing where nobody waits; where others have the CPU for long,
+// the thread then keeps it as long, or it would starve on a busy host.
 void yield_cpu();
 // Moves the calling thread to another CPU, if it may use one; the scheduler may bring it back at any time.
 void leave_cpu();

@@ -154,7 +154,7 @@ void VcpuThread::wait_awake(std::unique_lock<std::mutex>& lock) {
     use_cpu_for(CpuUse::service);  // a yield gives a slice away
     while (!called_ && real_clock().now() < end) {
         awake_on_ = ::sched_getcpu();
-        yield_cpu();
+        ::sched_yield();
     }
     awake_on_ = -1;
     use_cpu_for(CpuUse::guest);
