@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from benchmark.link import Link
 from benchmark.memory import Sampler
 from benchmark.observer import Observer
+from benchmark.periodic import Periodic
 from benchmark.points import Point, idle
 from benchmark.systems import SYSTEMS, Host
 
@@ -68,16 +68,15 @@ def busy_seconds():
     return (user + nice + system + irq + softirq) / 100
 
 
-class RunDelay:
+class RunDelay(Periodic):
     """How long a thread has been ready to run but did not, looked at every few milliseconds while it is open."""
 
     PERIOD = 0.005  # seconds
 
     def __init__(self, task):
+        super().__init__(self.PERIOD)
         self.file = open(task / "schedstat", encoding="ascii")
         self.looks = []  # (time.monotonic(), seconds)
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._run)
 
     def look(self):
         """False once the thread has ended."""
@@ -88,17 +87,8 @@ class RunDelay:
             return False
         return True
 
-    def _run(self):
-        while self.look() and not self.over.wait(self.PERIOD):
-            pass
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.thread.join()
+    def __exit__(self, *error):
+        super().__exit__(*error)
         self.file.close()
 
 
@@ -164,17 +154,15 @@ class Guest:
         beats = self.observer.beats()
         outside = self.observer.window()
         inside = self.observer.ask(there, "status")
+        paused, resumed = pause_seen(beats, self.here, there)
         found.update({
             "blackout_ms": float(inside["gap_us"]) / 1000, "outside_ms": outside["longest_ms"],
             "quiet_blackout_ms": float(quiet_inside["gap_us"]) / 1000, "quiet_outside_ms": quiet_outside["longest_ms"],
             "cpu_s": cpu, "wall_ms": took * 1000,
-            "throughput_mib_s": found["bytes"] / 2**20 / found["total_ms"] * 1000})
-        if self.point.image != "idle.elf":
-            paused, resumed = pause_seen(beats, self.here, there)
-            found.update({
-                "pause_outside_ms": (resumed - paused) * 1000,
-                "brownout_copy_percent": stolen_percent(before.looks, begin, paused),
-                "brownout_after_percent": stolen_percent(after.looks, resumed, resumed + AFTER)})
+            "throughput_mib_s": found["bytes"] / 2**20 / found["total_ms"] * 1000,
+            "pause_outside_ms": (resumed - paused) * 1000,
+            "brownout_copy_percent": stolen_percent(before.looks, begin, paused),
+            "brownout_after_percent": stolen_percent(after.looks, resumed, resumed + AFTER)})
         self.here = there
         self.quiet = min(max(took, QUIET[0]), QUIET[1])
         if "pps" in inside:

@@ -1,8 +1,9 @@
 """What processes hold in memory, while something goes on."""
 
 import re
-import threading
 from pathlib import Path
+
+from benchmark.periodic import Periodic
 
 PERIOD = 0.01  # seconds
 # An anonymous mapping this large is guest RAM: no guest here has less, and nothing else comes near.
@@ -28,18 +29,17 @@ def peak_rss(pid):
     return int(PEAK.search(Path(f"/proc/{pid}/status").read_text(encoding="ascii")).group(1)) / 1024
 
 
-class Sampler:
+class Sampler(Periodic):
     """While it is open, looks at the processes that `processes()` names: {role: pid}."""
 
     def __init__(self, processes):
+        super().__init__(PERIOD)
         self.processes = processes
         self.own_mib = {}  # the highest seen, by role
         self.peak_mib = {}
         self.looks = 0
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._run)
 
-    def _look(self):
+    def look(self):
         self.looks += 1
         for role, pid in self.processes().items():
             try:
@@ -47,17 +47,4 @@ class Sampler:
                 self.peak_mib[role] = max(self.peak_mib.get(role, 0), peak_rss(pid))
             except (FileNotFoundError, ProcessLookupError, AttributeError):
                 pass  # it has just ended
-
-    def _run(self):
-        while True:
-            self._look()
-            if self.over.wait(PERIOD):
-                return
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.thread.join()
+        return True
