@@ -38,6 +38,18 @@ struct Placing {
     }
 };
 
+// Places what the peer sends up to the end of its round.
+void place_round(MessageStream& peer, PageReceiver& receiver) {
+    for (;;) {
+        auto incoming = peer.receive(std::size_t{2} << 20);
+        REQUIRE(incoming);
+        if (std::holds_alternative<RoundEnd>(incoming->message)) {
+            return;
+        }
+        REQUIRE(receiver.place(std::get<Pages>(incoming->message), incoming->payload_bytes, peer));
+    }
+}
+
 vmm::Bytes page_of(std::uint8_t value) {
     return vmm::Bytes(kPageSize, std::byte{value});
 }
@@ -253,14 +265,7 @@ TEST_CASE("sender: a page written after its hash was taken is sent again, even i
         const Pass pass{number, GuestState::running, false, {}};
         REQUIRE(sender.send(pass, {0, 64}, log, owed));
         REQUIRE(sender.end_round(pass, owed));
-        for (;;) {
-            auto incoming = peer.receive(std::size_t{2} << 20);
-            REQUIRE(incoming);
-            if (std::holds_alternative<RoundEnd>(incoming->message)) {
-                break;
-            }
-            REQUIRE(receiver.place(std::get<Pages>(incoming->message), incoming->payload_bytes, peer));
-        }
+        place_round(peer, receiver);
     }
     CHECK(!first_difference(source, target));
     CHECK(sender.digest_part() == receiver.digest_part());
@@ -297,14 +302,7 @@ TEST_CASE("a transfer of random pages in both directions of every count ends equ
             REQUIRE(sender.send(pass, range, log, owed));
         });
         REQUIRE(sender.end_round(pass, owed));
-        for (;;) {
-            auto incoming = peer.receive(std::size_t{2} << 20);
-            REQUIRE(incoming);
-            if (std::holds_alternative<RoundEnd>(incoming->message)) {
-                break;
-            }
-            REQUIRE(receiver.place(std::get<Pages>(incoming->message), incoming->payload_bytes, peer));
-        }
+        place_round(peer, receiver);
         CHECK(owed.count() == 0);
         CHECK(!first_difference(source, target));
         CHECK(sender.digest_part() == receiver.digest_part());
