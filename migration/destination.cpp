@@ -96,6 +96,7 @@ Step Destination::handle(Configured& state, const BootImagePart& part, std::span
         payload.size() > state.manifest.boot_image_bytes - state.boot_image.size()) {
         return fail("a part of the boot image is out of place");
     }
+    state.boot_image.reserve(state.manifest.boot_image_bytes);  // addresses; memory follows the bytes
     state.boot_image.insert(state.boot_image.end(), payload.begin(), payload.end());
     return state.boot_image.size() == state.manifest.boot_image_bytes ? prepare_machine(state) : Step{};
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "migration/keep_alive.hpp"
 #include "vmm/base/thread.hpp"
 
 namespace migration {
@@ -104,7 +105,7 @@ bool DestinationSession::serve(Incoming incoming) {
             return false;
         }
     }
-    const Step step = destination_.on(incoming.message, payload);
+    const Step step = take(incoming.message, payload);
     for (const Message& reply : step.replies) {
         if (!control_.send(reply)) {
             break;  // the next receive tells why
@@ -114,6 +115,15 @@ bool DestinationSession::serve(Incoming incoming) {
         control_.shutdown();
     }
     return !step.close;
+}
+
+// To prepare a machine takes as long as it takes, and the source waits.
+Step DestinationSession::take(const Message& message, std::span<const std::byte> payload) {
+    std::optional<KeepAlives> keep_alives;
+    if (std::holds_alternative<Prepare>(message) || std::holds_alternative<BootImagePart>(message)) {
+        keep_alives.emplace(control_);
+    }
+    return destination_.on(message, payload);
 }
 
 std::optional<Result<void>> DestinationSession::take_pages(std::uint16_t number, const Incoming& incoming,

@@ -38,6 +38,7 @@ class DestinationSession {
 
     // Hands one message over; false when the session is over.
     bool serve(Incoming incoming);
+    Step take(const Message& message, std::span<const std::byte> payload);
     bool wait_quiet();
     void keep_source_waiting();
     void receive_pages(std::uint16_t number, MessageStream& messages);

@@ -59,7 +59,7 @@ Result<Examined> examine_at(MessageStream& control, Manifest& manifest, const vm
     return examined;
 }
 
-Result<Manifest> complete_manifest(SourceVm& vm, const vmm::Bytes& boot_image) {
+Result<Manifest> complete_manifest(SourceVm& vm, std::size_t boot_image_bytes) {
     Manifest manifest = TRY(vm.manifest());
     const vmm::PopulationScan scan = TRY(vmm::PopulationScan::create());
     vmm::Bitmap populated{vm.memory().page_limit()};
@@ -67,7 +67,7 @@ Result<Manifest> complete_manifest(SourceVm& vm, const vmm::Bytes& boot_image) {
         TRY(scan.scan(vm.memory(), region.pages(), populated));
     }
     manifest.used_pages = populated.count();
-    manifest.boot_image_bytes = boot_image.size();
+    manifest.boot_image_bytes = boot_image_bytes;
     return manifest;
 }
 

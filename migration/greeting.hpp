@@ -22,6 +22,6 @@ vmm::Result<Examined> examine_at(MessageStream& control, Manifest& manifest, con
                                  const Deadline& deadline);
 
 // What manifest() of a SourceVm leaves to the engine: used pages and the size of the boot image.
-vmm::Result<Manifest> complete_manifest(SourceVm& vm, const vmm::Bytes& boot_image);
+vmm::Result<Manifest> complete_manifest(SourceVm& vm, std::size_t boot_image_bytes);
 
 }  // namespace migration

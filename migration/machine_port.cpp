@@ -23,8 +23,8 @@ Result<Manifest> MachineSource::manifest() {
     return manifest;
 }
 
-vmm::Bytes MachineSource::boot_image() {
-    return vmm::encode(machine_.boot_image());
+vmm::GatheredBytes MachineSource::boot_image() {
+    return vmm::encode_in_place(machine_.boot_image());
 }
 
 PreflightReply MachineDestination::examine(const Manifest& manifest) {

@@ -20,7 +20,7 @@ class MachineSource final : public SourceVm {
 
     vmm::Result<Manifest> manifest() override;
     vmm::Duration stop_time() const override { return lifecycle_.stop_time(); }
-    vmm::Bytes boot_image() override;
+    vmm::GatheredBytes boot_image() override;
     bool ended() const override { return lifecycle_.end().has_value(); }
     vmm::GuestMemory& memory() override { return machine_.memory(); }
     vmm::DirtyTracker& tracker() override { return machine_.tracker(); }

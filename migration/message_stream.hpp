@@ -34,6 +34,9 @@ class MessageStream {
     template <typename T>
     vmm::Result<T> expect(const Deadline& deadline = {}, std::size_t max_bytes = T::max_body);
 
+    // The error of a message that is not the one that was due.
+    static vmm::Failure unexpected(const Message& message, std::string_view wanted);
+
     void shutdown() { transport_->shutdown(); }
     void abort() { transport_->abort(); }
     // Hands the transport on: whoever read the first message is not who serves the connection.
@@ -43,8 +46,6 @@ class MessageStream {
     std::uint64_t bytes_sent() const { return bytes_sent_.load(std::memory_order_relaxed); }
 
   private:
-    static vmm::Failure unexpected(const Message& message, std::string_view wanted);
-
     std::unique_ptr<Transport> transport_;
     std::mutex sending_;  // a frame goes out whole
     std::atomic<std::uint64_t> bytes_sent_ = 0;

@@ -8,6 +8,7 @@
 #include "vmm/guest/device.hpp"
 #include "vmm/guest/dirty.hpp"
 #include "vmm/guest/memory.hpp"
+#include "vmm/state/gather.hpp"
 
 namespace migration {
 
@@ -20,7 +21,8 @@ class SourceVm {
     virtual vmm::Result<Manifest> manifest() = 0;
     // How long vCPUs take to leave the guest and to enter it again, as the manifest found.
     virtual vmm::Duration stop_time() const = 0;
-    virtual vmm::Bytes boot_image() = 0;  // an encoded vmm::BootImage
+    // An encoded vmm::BootImage, for as long as the machine lives.
+    virtual vmm::GatheredBytes boot_image() = 0;
     // The guest powered off, crashed or was stopped. Any thread.
     virtual bool ended() const = 0;
     virtual vmm::GuestMemory& memory() = 0;

@@ -21,6 +21,16 @@ namespace {
 // Of disks: shorter than it is worth another round for.
 constexpr Duration kShortFlush = std::chrono::milliseconds{10};
 
+// XXH3-64 of all parts in a row.
+std::uint64_t hash_of(std::span<const std::span<const std::byte>> parts) {
+    XXH3_state_t state;
+    XXH3_64bits_reset(&state);
+    for (const std::span<const std::byte> part : parts) {
+        XXH3_64bits_update(&state, part.data(), part.size());
+    }
+    return XXH3_64bits_digest(&state);
+}
+
 }  // namespace
 
 Source::Source(SourceServices services, SourceOptions options)
@@ -76,8 +86,7 @@ Result<void> Source::negotiate() {
 
 Result<void> Source::preflight() {
     enter(SourcePhase::preflight);
-    boot_image_ = services_.vm.boot_image();
-    manifest_ = TRY(complete_manifest(services_.vm, boot_image_));
+    manifest_ = TRY(complete_manifest(services_.vm, services_.vm.boot_image().size()));
     const Examined examined = TRY(examine_at(*streams_[0], manifest_, services_.clock, deadline()));
     costs_.stop = services_.vm.stop_time();
     costs_.round_trip = examined.round_trip;
@@ -103,10 +112,14 @@ Result<void> Source::prepare() {
     record.name = manifest_.name;
     record.peer = services_.connector.address().substr(0, 128);
     record_ = TRY(services_.records.create(record));
-    TRY(send_boot_image(boot_image_));
-    const Prepared prepared = TRY(streams_[0]->expect<Prepared>(deadline()));
-    costs_.save = peer_duration(prepared.save_ns);
-    costs_.restore = peer_duration(prepared.restore_ns);
+    TRY(send_boot_image(services_.vm.boot_image()));
+    const Message answer = TRY(next_answer(deadline()));
+    const auto* prepared = std::get_if<Prepared>(&answer);
+    if (prepared == nullptr) {
+        return MessageStream::unexpected(answer, message_name(Prepared::type));
+    }
+    costs_.save = peer_duration(prepared->save_ns);
+    costs_.restore = peer_duration(prepared->restore_ns);
     TRY(open_streams());
     copy_control_ = std::make_unique<CopyControl>(
         *streams_[0], services_.clock, services_.events, options_.max_bandwidth,
@@ -123,14 +136,18 @@ Result<void> Source::prepare() {
     return {};
 }
 
-Result<void> Source::send_boot_image(const vmm::Bytes& image) {
-    TRY(streams_[0]->send(
-        Prepare{options_.streams, options_.verify_full, XXH3_64bits(image.data(), image.size())},
-        deadline()));
-    for (std::size_t offset = 0; offset < image.size(); offset += BootImagePart::kMaxPayload) {
-        const std::size_t size = std::min(image.size() - offset, BootImagePart::kMaxPayload);
-        const iovec part = part_of(std::span{image}.subspan(offset, size));
-        TRY(streams_[0]->send(BootImagePart{offset}, {&part, 1}, deadline()));
+Result<void> Source::send_boot_image(const vmm::GatheredBytes& image) {
+    const auto parts = image.parts();
+    TRY(streams_[0]->send(Prepare{options_.streams, options_.verify_full, hash_of(parts)}, deadline()));
+    std::size_t offset = 0;
+    for (const std::span<const std::byte> part : parts) {
+        for (std::size_t begin = 0; begin < part.size();) {
+            const std::size_t size = std::min(part.size() - begin, BootImagePart::kMaxPayload);
+            const iovec payload = part_of(part.subspan(begin, size));
+            TRY(streams_[0]->send(BootImagePart{offset}, {&payload, 1}, deadline()));
+            begin += size;
+            offset += size;
+        }
     }
     return {};
 }
@@ -280,7 +297,7 @@ Result<void> Source::await_round_done(std::uint32_t round) {
                 round);
 }
 
-// On control; a destination that is busy placing pages says so with KeepAlive.
+// On control; a destination that is busy, preparing or placing pages, says so with KeepAlive.
 Result<Message> Source::next_answer(const Deadline& deadline) {
     for (;;) {
         Incoming incoming = TRY(streams_[0]->receive(Failed::max_body, deadline));

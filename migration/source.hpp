@@ -95,7 +95,7 @@ class Source {
     // Reasons, where a person asked for `contrary` while the destination was being asked.
     std::vector<Reason> overtaken(Resolution contrary) const;
 
-    vmm::Result<void> send_boot_image(const vmm::Bytes& image);
+    vmm::Result<void> send_boot_image(const vmm::GatheredBytes& image);
     vmm::Result<void> open_streams();
     vmm::Result<Round> round(GuestState guest);
     vmm::Result<void> await_round_done(std::uint32_t round);
@@ -120,7 +120,6 @@ class Source {
     vmm::TimePoint started_at_;
     std::optional<vmm::TimePoint> pause_ends_;  // --max-pause
     Manifest manifest_;
-    vmm::Bytes boot_image_;
     FixedCosts costs_;
     vmm::Duration clock_difference_{};
     std::vector<Round> rounds_;

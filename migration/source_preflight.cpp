@@ -34,7 +34,7 @@ Result<PreflightResult> run_preflight(SourceVm& vm, Connector& connector, const 
                          random_bytes<std::tuple_size_v<Secret>>()),
               deadline));
     PreflightResult result;
-    result.manifest = TRY(complete_manifest(vm, vm.boot_image()));
+    result.manifest = TRY(complete_manifest(vm, vm.boot_image().size()));
     Examined examined = TRY(examine_at(control, result.manifest, clock, deadline));
     result.reply = std::move(examined.reply);
     result.round_trip = examined.round_trip;

@@ -120,7 +120,8 @@ std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>> make_memory_tr
 }
 
 Result<void> FaultyTransport::pass(std::span<const iovec> parts, const Deadline& deadline,
-                                   Fault::Direction direction, std::uint64_t& count, Operation operation) {
+                                   Fault::Direction direction, std::atomic<std::uint64_t>& count,
+                                   Operation operation) {
     const std::size_t size = size_of(parts);
     if (fault_.kind == Fault::Kind::none || fault_.direction != direction || count + size <= fault_.at_byte ||
         (fault_.kind == Fault::Kind::corrupt && count > fault_.at_byte)) {
@@ -128,7 +129,7 @@ Result<void> FaultyTransport::pass(std::span<const iovec> parts, const Deadline&
         count += size;
         return {};
     }
-    const std::size_t good = fault_.at_byte - std::min(count, fault_.at_byte);
+    const std::size_t good = fault_.at_byte - std::min(count.load(), fault_.at_byte);
     if (fault_.kind == Fault::Kind::corrupt) {
         vmm::Bytes copy(size);
         const iovec whole = migration::part_of(copy);

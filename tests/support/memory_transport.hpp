@@ -1,6 +1,7 @@
 // A pair of connected transports inside one process, and one that breaks as it is told.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -50,12 +51,13 @@ class FaultyTransport final : public migration::Transport {
     using Operation = vmm::Result<void> (migration::Transport::*)(std::span<const iovec>,
                                                                   const migration::Deadline&);
     vmm::Result<void> pass(std::span<const iovec> parts, const migration::Deadline& deadline,
-                           Fault::Direction direction, std::uint64_t& count, Operation operation);
+                           Fault::Direction direction, std::atomic<std::uint64_t>& count,
+                           Operation operation);
 
     std::unique_ptr<migration::Transport> inner_;
     const Fault fault_;
-    std::uint64_t sent_ = 0;
-    std::uint64_t received_ = 0;
+    std::atomic<std::uint64_t> sent_ = 0;
+    std::atomic<std::uint64_t> received_ = 0;
 };
 
 }  // namespace tests

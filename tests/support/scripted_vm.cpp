@@ -104,6 +104,14 @@ void ScriptedSource::release() {
     released = true;
 }
 
+// As of a real one: a part that is copied, and one that is sent from where it lies.
+vmm::GatheredBytes ScriptedSource::boot_image() {
+    vmm::GatheredBytes gathered;
+    gathered.put(std::span{image}.first(100));
+    gathered.put(std::span{image}.subspan(100));
+    return gathered;
+}
+
 Result<vmm::Drain> ScriptedSource::pause(vmm::Duration) {
     if (on_pause) {
         on_pause();
@@ -135,6 +143,9 @@ migration::PreflightReply ScriptedDestination::examine(const migration::Manifest
 
 Result<migration::DestinationVm::Costs> ScriptedDestination::prepare(const migration::Manifest& manifest,
                                                                      std::span<const std::byte> image) {
+    if (on_prepare) {
+        on_prepare();
+    }
     boot_image.assign(image.begin(), image.end());
     memory_.emplace(make_memory(manifest.ram_bytes / kPageSize));
     return Costs{std::chrono::microseconds{100}, std::chrono::microseconds{100}};

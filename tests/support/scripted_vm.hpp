@@ -74,7 +74,7 @@ class ScriptedSource final : public migration::SourceVm {
 
     vmm::Result<migration::Manifest> manifest() override;
     vmm::Duration stop_time() const override { return {}; }
-    vmm::Bytes boot_image() override { return vmm::Bytes(100, std::byte{7}); }
+    vmm::GatheredBytes boot_image() override;
     bool ended() const override { return has_ended; }
     vmm::GuestMemory& memory() override { return memory_; }
     vmm::DirtyTracker& tracker() override { return union_; }
@@ -107,6 +107,7 @@ class ScriptedSource final : public migration::SourceVm {
     std::atomic<int> flushes = 0;
     std::atomic<bool> has_ended = false;
     bool user_paused = false;
+    const vmm::Bytes image = vmm::Bytes(5000, std::byte{7});
     std::uint64_t epoch = 4;
 
   private:
@@ -136,6 +137,7 @@ class ScriptedDestination final : public migration::DestinationVm {
     std::vector<migration::Reason> reasons;  // to refuse with
     std::optional<vmm::Error> restore_error;
     std::optional<vmm::Error> start_error;
+    std::function<void()> on_prepare;   // while the source waits
     std::function<void()> after_pages;  // before the state is loaded
     vmm::Bytes snapshot;
     vmm::Bytes boot_image;

@@ -11,9 +11,12 @@
 
 namespace vmm {
 
-class Encoder {
+// Writer: ByteWriter, or what has its put().
+template <typename Writer>
+class BasicEncoder {
   public:
-    explicit Encoder(Bytes& out) : writer_(out) {}
+    template <typename Out>
+    explicit BasicEncoder(Out& out) : writer_(out) {}
 
     template <ScalarField T>
     void field(const char*, const T& value) {
@@ -64,8 +67,10 @@ class Encoder {
     void check(bool, const char*) {}
 
   private:
-    ByteWriter writer_;
+    Writer writer_;
 };
+
+using Encoder = BasicEncoder<ByteWriter>;
 
 template <typename T>
 Bytes encode(const T& value) {

@@ -44,7 +44,7 @@ TEST_CASE("a guest moves: memory, state, boot image and records", "[migration]")
     check_one_owner(bed, true);
     CHECK(!first_difference(bed.source.memory(), bed.receiver.vm.memory()));
     CHECK(bed.receiver.vm.snapshot == *bed.source.save());
-    CHECK(bed.receiver.vm.boot_image == vmm::Bytes(100, std::byte{7}));
+    CHECK(bed.receiver.vm.boot_image == bed.source.image);
     CHECK(!bed.source.log.armed());
     using enum RecordStatus;
     CHECK(bed.source_records.history(Role::source) == std::vector{intent, committing, done});
@@ -60,6 +60,22 @@ TEST_CASE("a guest moves: memory, state, boot image and records", "[migration]")
               *parts.resume + *parts.other ==
           *report.downtime);
     CHECK(*parts.other >= vmm::Duration::zero());
+}
+
+TEST_CASE("a destination that takes long to prepare says that it is there", "[migration]") {
+    Bed bed{8};
+    bool heard = false;
+    bed.receiver.vm.on_prepare = [&] {
+        const std::uint64_t before = bed.receiver.received();
+        const vmm::TimePoint end = vmm::real_clock().now() + 30s;
+        while (!heard && vmm::real_clock().now() < end) {
+            std::this_thread::yield();
+            heard = bed.receiver.received() > before;
+        }
+    };
+    REQUIRE(bed.migrate() == Outcome::completed);
+    CHECK(heard);
+    check_one_owner(bed, true);
 }
 
 TEST_CASE("disks are flushed once while the guest runs, and then in the pause", "[migration]") {

@@ -9,6 +9,7 @@
 #include "vmm/state/decode.hpp"
 #include "vmm/state/describe.hpp"
 #include "vmm/state/encode.hpp"
+#include "vmm/state/gather.hpp"
 
 using tests::sample;
 using tests::Sample;
@@ -207,4 +208,22 @@ TEST_CASE("the first difference is named, in a field of any kind", "[state]") {
     CHECK(difference([](Sample& s) { s.timers.clear(); }) == "timers.count: 2 against 0");
     CHECK(difference([](Sample& s) { s.timers[1] = {1, true}; }) == "timers[1].deadline: 0x0 against 0x1");
     CHECK(difference([](Sample& s) { s.speed = 1; }) == "speed: 0xfa against 0x1");
+}
+
+TEST_CASE("gathered in place, a value has the same bytes, and large ones are not copied") {
+    for (const std::size_t size : {std::size_t{0}, vmm::GatheredBytes::kReferred - 1,
+                                   vmm::GatheredBytes::kReferred, std::size_t{100'000}}) {
+        Sample value = sample();
+        value.blob.assign(size, std::byte{0x5a});
+        const vmm::GatheredBytes gathered = vmm::encode_in_place(value);
+        Bytes joined;
+        bool in_place = false;
+        for (const auto part : gathered.parts()) {
+            joined.insert(joined.end(), part.begin(), part.end());
+            in_place = in_place || part.data() == value.blob.data();
+        }
+        CHECK(joined == encode(value));
+        CHECK(gathered.size() == joined.size());
+        CHECK(in_place == (size >= vmm::GatheredBytes::kReferred));
+    }
 }
