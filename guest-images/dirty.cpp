@@ -10,7 +10,9 @@
 #include "runtime/cpu.hpp"
 #include "runtime/cpus.hpp"
 #include "runtime/guest.hpp"
+#include "runtime/lapic.hpp"
 #include "runtime/memory.hpp"
+#include "runtime/serial.hpp"
 #include "runtime/shift.hpp"
 #include "runtime/splitmix.hpp"
 
@@ -43,6 +45,7 @@ constinit uint64_t zero_percent = 0;
 constinit uint64_t same_percent = 0;
 
 constinit bool unlimited = false;
+constinit bool sleeps = false;    // between looks at the clock, until a timer interrupt
 constinit uint64_t interval = 0;  // TSC ticks between writes of one CPU, 0 = no writes
 
 struct alignas(64) Writer {
@@ -257,6 +260,10 @@ void start(const guest::Parameters& parameters, Fields& ready) {
     pages = guest::memory().take(fill_mib * kPagesPerMib);
     fill();
     guest::start_cpus(cpus, work);
+    if (const uint64_t hz = parameters.number("sleep_hz", 0); hz != 0) {
+        guest::start_periodic_timer(hz);
+        sleeps = true;
+    }
     shift.begin();
     ready.number("fill", fill_mib).number("ws", ws_mib).text("pps", pps).text("pattern", pattern_name);
     ready.number("zero", zero_percent).number("same", same_percent).number("seed", seed);
@@ -265,6 +272,9 @@ void start(const guest::Parameters& parameters, Fields& ready) {
 
 void step() {
     write_what_is_due(writers[0], guest::watch().now());
+    if (sleeps && !guest::serial::busy()) {
+        guest::halt();
+    }
 }
 
 void report(Fields& fields) {

@@ -348,10 +348,10 @@ QueryOutcome Destination::query() {
         } else if (std::holds_alternative<Broken>(state_)) {
             outcome = QueryOutcome::failed;
         } else {
-            // The record first: an answer without one would not outlive this process, and a late Commit would
-            // count.
+            // The record first: an answer without one would not outlive this process, nor this host's next
+            // boot.
             std::unique_ptr<RecordHandle> record = take_record();
-            const bool recorded = !record || record->update(RecordStatus::refused).has_value();
+            const bool recorded = !record || (record->update(RecordStatus::refused) && record->sync());
             outcome = recorded ? QueryOutcome::refused : QueryOutcome::unknown;
             if (!std::holds_alternative<Refused>(state_)) {
                 failure_ = "the source asked what became of the session before it committed";

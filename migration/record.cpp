@@ -78,6 +78,9 @@ class RecordFile final : public RecordHandle {
         record_.status = status;
         return write_sector(file_, record_);
     }
+    Result<void> sync() override {
+        return ::fsync(file_.get()) == 0 ? Result<void>{} : fail_errno(Code::io, "sync a handover record");
+    }
 
   private:
     UniqueFd file_;

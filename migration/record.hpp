@@ -53,6 +53,8 @@ class RecordHandle {
     virtual ~RecordHandle() = default;
     // Overwrites the one sector in place, without fsync: this happens inside the pause.
     virtual vmm::Result<void> update(RecordStatus status) = 0;
+    // Brings that to the storage; never inside the pause.
+    virtual vmm::Result<void> sync() = 0;
 };
 
 class RecordStore {

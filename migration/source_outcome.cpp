@@ -309,12 +309,12 @@ Outcome Source::settle() {
             }
         }
         if (first && (lost || services_.clock.now() >= patience_ends)) {
-            return finish(Outcome::unknown,
-                          {{lost ? "lost" : "unknown",
-                            lost ? "the destination took the guest over and died with it"
-                                 : "the destination does not say whether it runs the guest",
-                            fmt::format("session {}", session_name_),
-                            "find out there, then `vmm resolve NAME --resume` or `--discard`"}});
+            return finish(Outcome::unknown, {{lost ? "lost" : "unknown",
+                                              lost ? "the destination took the guest over and died with it"
+                                                   : "the destination does not say whether it runs the guest",
+                                              fmt::format("session {}", session_name_),
+                                              "find out there: where it runs, `vmm resolve NAME --discard`; "
+                                              "else end its process there, then `--resume`"}});
         }
         std::unique_lock lock{mutex_};
         changed_.wait_for(lock, lost ? std::chrono::hours{1} : kAskEvery,

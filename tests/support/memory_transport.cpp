@@ -2,7 +2,6 @@
 
 #include <condition_variable>
 #include <cstring>
-#include <vector>
 
 namespace tests {
 
@@ -13,14 +12,6 @@ using vmm::fail;
 using vmm::Result;
 
 namespace {
-
-std::size_t size_of(std::span<const iovec> parts) {
-    std::size_t size = 0;
-    for (const iovec& part : parts) {
-        size += part.iov_len;
-    }
-    return size;
-}
 
 // One direction.
 struct Pipe {
@@ -119,69 +110,24 @@ std::pair<std::unique_ptr<Transport>, std::unique_ptr<Transport>> make_memory_tr
     return {std::make_unique<MemoryTransport>(link, 0), std::make_unique<MemoryTransport>(link, 1)};
 }
 
-Result<void> FaultyTransport::pass(std::span<const iovec> parts, const Deadline& deadline,
-                                   Fault::Direction direction, std::atomic<std::uint64_t>& count,
-                                   Operation operation) {
-    const std::size_t size = size_of(parts);
-    if (fault_.kind == Fault::Kind::none || fault_.direction != direction || count + size <= fault_.at_byte ||
-        (fault_.kind == Fault::Kind::corrupt && count > fault_.at_byte)) {
-        TRY((inner_.get()->*operation)(parts, deadline));
-        count += size;
-        return {};
-    }
-    const std::size_t good = fault_.at_byte - std::min(count.load(), fault_.at_byte);
-    if (fault_.kind == Fault::Kind::corrupt) {
-        vmm::Bytes copy(size);
-        const iovec whole = migration::part_of(copy);
-        if (direction == Fault::Direction::receive) {
-            TRY((inner_.get()->*operation)({&whole, 1}, deadline));
-            copy[good] ^= std::byte{1};
-        }
-        std::size_t at = 0;
-        for (const iovec& part : parts) {
-            auto* data = static_cast<std::byte*>(part.iov_base);
-            if (direction == Fault::Direction::send) {
-                std::memcpy(copy.data() + at, data, part.iov_len);
-            } else {
-                std::memcpy(data, copy.data() + at, part.iov_len);
-            }
-            at += part.iov_len;
-        }
-        if (direction == Fault::Direction::send) {
-            copy[good] ^= std::byte{1};
-            TRY((inner_.get()->*operation)({&whole, 1}, deadline));
-        }
-        count += size;
-        return {};
-    }
-    // What comes before the fault passes.
-    std::vector<iovec> passed;
-    for (std::size_t left = good; left > 0;) {
-        iovec part = parts[passed.size()];
-        part.iov_len = std::min(part.iov_len, left);
-        left -= part.iov_len;
-        passed.push_back(part);
-    }
-    if (good > 0) {
-        TRY((inner_.get()->*operation)(passed, deadline));
-        count += good;
-    }
-    if (fault_.kind == Fault::Kind::stall) {
-        return fail(Code::timeout, "the connection stalls");
-    }
-    inner_->shutdown();
-    return fail(Code::closed, "the connection was cut");
-}
-
-Result<void> FaultyTransport::send(std::span<const iovec> parts, const Deadline& deadline) {
-    if (before_send) {
+migration::Strike ByteFault::strike(Direction direction, std::uint64_t before, std::size_t size) {
+    if (direction == Direction::send && before_send) {
         before_send();
     }
-    return pass(parts, deadline, Fault::Direction::send, sent_, &Transport::send);
-}
-
-Result<void> FaultyTransport::receive(std::span<const iovec> parts, const Deadline& deadline) {
-    return pass(parts, deadline, Fault::Direction::receive, received_, &Transport::receive);
+    using Kind = migration::Strike::Kind;
+    if (fault_.kind == Fault::Kind::none || fault_.direction != direction ||
+        before + size <= fault_.at_byte || (fault_.kind == Fault::Kind::corrupt && before > fault_.at_byte)) {
+        return {};
+    }
+    const std::uint64_t byte = fault_.at_byte - std::min(before, fault_.at_byte);
+    switch (fault_.kind) {
+        case Fault::Kind::cut:
+            return {Kind::cut, byte, {}};
+        case Fault::Kind::corrupt:
+            return {Kind::corrupt, byte, {}};
+        default:
+            return {Kind::timeout, byte, {}};
+    }
 }
 
 }  // namespace tests

@@ -61,6 +61,7 @@ class MemoryRecord final : public RecordHandle {
         store_.history_[role_].push_back(status);
         return {};
     }
+    Result<void> sync() override { return {}; }
 
   private:
     MemoryRecords& store_;
@@ -93,10 +94,12 @@ Result<std::unique_ptr<migration::Transport>> Receiver::connect(const migration:
     }
     auto [ours, theirs] = make_memory_transports();
     const Fault fault = made_.size() < faults.size() ? faults[made_.size()] : Fault{};
-    auto faulty = std::make_unique<FaultyTransport>(std::move(ours), fault);
-    faulty->before_send = before_send;
+    auto point = std::make_unique<ByteFault>(fault);
+    point->before_send = before_send;
+    auto faulty = std::make_unique<migration::FaultyTransport>(std::move(ours), *point);
     {
         const std::lock_guard lock{mutex_};
+        points_.push_back(std::move(point));
         made_.push_back(faulty.get());
     }
     threads_.emplace_back([this, transport = std::move(theirs)]() mutable { serve(std::move(transport)); });

@@ -87,14 +87,17 @@ class Receiver final : public migration::Connector {
     // Breaks the control connection from outside, now.
     void cut();
     // Bytes through the n-th connection, one of those that live as long as the source.
-    std::uint64_t sent(std::size_t n = 0) const { return n < made_.size() ? made_[n]->sent() : 0; }
-    std::uint64_t received(std::size_t n = 0) const { return n < made_.size() ? made_[n]->received() : 0; }
+    std::uint64_t sent(std::size_t n = 0) const { return n < made_.size() ? made_[n]->bytes_sent() : 0; }
+    std::uint64_t received(std::size_t n = 0) const {
+        return n < made_.size() ? made_[n]->bytes_received() : 0;
+    }
 
   private:
     void serve(std::unique_ptr<migration::Transport> transport);
 
     migration::EventSink& events_;
-    std::vector<FaultyTransport*> made_;
+    std::vector<std::unique_ptr<ByteFault>> points_;
+    std::vector<migration::FaultyTransport*> made_;
 
     std::mutex mutex_;
     std::condition_variable session_made_;

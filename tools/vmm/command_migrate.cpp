@@ -5,6 +5,7 @@
 
 #include "tools/vmm/client_command.hpp"
 #include "tools/vmm/control_protocol.hpp"
+#include "tools/vmm/faults.hpp"
 #include "tools/vmm/parse.hpp"
 #include "tools/vmm/progress_line.hpp"
 #include "tools/vmm/signals.hpp"
@@ -207,6 +208,7 @@ void add_migrate(Commands& commands) {
               "When rounds stop shrinking: switch over, if --max-pause allows, or abort (switch)");
     add_value(app, "--verify", request.options.verify_full, parse_verify,
               "digest, or full: hash all memory afresh on both sides in the pause (digest)");
+    add_value(app, "--fault", request.fault, fault_of(migration::Role::source), kFaultHelp);
     add_value(app, "--timeout", options->timeout, parse_duration, "Give up when it takes longer (never)");
     add_json(app, options->client);
     app->callback([&commands, options] { commands.chosen = [options] { return migrate(*options); }; });

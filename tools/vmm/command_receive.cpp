@@ -1,5 +1,6 @@
 // vmm receive: takes in guests that migrate to this host.
 #include "tools/vmm/commands.hpp"
+#include "tools/vmm/faults.hpp"
 #include "tools/vmm/guest_options.hpp"
 #include "tools/vmm/listener.hpp"
 #include "tools/vmm/log.hpp"
@@ -81,6 +82,7 @@ void add_receive(Commands& commands) {
         ->allow_extra_args(false);
     app->add_flag("--once", options->once,
                   "End with the one guest that was received, and with its exit status");
+    add_value(app, "--fault", options->fault, fault_of(migration::Role::destination), kFaultHelp);
     add_guest_options(app, options->name, options->guest, DeviceSide::receive);
     app->callback([&commands, options] {
         commands.chosen = [options, extra = commands.extra] {

@@ -37,6 +37,19 @@ class Arguments {
         to = std::move(*parsed);
     }
 
+    void fault(const char* name, std::optional<migration::FaultPlan>& to) {
+        const json* value = find(name);
+        if (value == nullptr) {
+            return;
+        }
+        auto plan = migration::FaultPlan::parse(
+            value->is_string() ? value->get_ref<const std::string&>() : "", migration::Role::source);
+        if (!plan) {
+            return refuse(name, plan.error().text());
+        }
+        to = std::move(*plan);
+    }
+
     void milliseconds(const char* name, std::optional<vmm::Duration>& to) {
         const json* value = find(name);
         if (value == nullptr) {
@@ -120,6 +133,7 @@ Result<RequestBody> parse_migrate(Arguments arguments) {
         limits.on_stall = migration::OnStall::abort;
     }
     request.options.verify_full = arguments.choice("verify", "digest", "full");
+    arguments.fault("fault", request.fault);
     return arguments.finish(std::move(request));
 }
 
@@ -198,6 +212,9 @@ json to_json(const MigrateRequest& request) {
     }
     if (options.timeout) {
         object["timeout_ms"] = vmm::to_ms(*options.timeout);
+    }
+    if (request.fault) {
+        object["fault"] = request.fault->text();
     }
     return object;
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <variant>
 
+#include "migration/fault.hpp"
 #include "migration/report.hpp"
 #include "migration/source.hpp"
 #include "migration/transport_socket.hpp"
@@ -24,6 +25,7 @@ struct CancelRequest {};
 struct MigrateRequest {
     migration::Address to;
     migration::SourceOptions options;
+    std::optional<migration::FaultPlan> fault;
 };
 struct ResolveRequest {
     migration::Resolution resolution{};

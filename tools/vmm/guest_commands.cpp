@@ -144,7 +144,9 @@ std::optional<Reason> GuestCommands::obstacle(ControlServer::Client client) cons
 
 Reason GuestCommands::outcome_unknown(std::string_view what) const {
     return {"outcome_unknown", std::string{what}, fmt::format("migration to {}", migrations_->peer()),
-            fmt::format("find out there, then `vmm resolve {} --resume` or `--discard`", name_)};
+            fmt::format("find out there: where it runs, `vmm resolve {0} --discard`; else end its process "
+                        "there, then `vmm resolve {0} --resume`",
+                        name_)};
 }
 
 Reason GuestCommands::ended_reason(const vmm::GuestEnd& end) const {

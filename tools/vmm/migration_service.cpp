@@ -1,5 +1,6 @@
 #include "tools/vmm/migration_service.hpp"
 
+#include "tools/vmm/faults.hpp"
 #include "vmm/base/thread.hpp"
 
 namespace tools {
@@ -14,11 +15,14 @@ struct MigrationService::Active {
         : vm(*environment.guest.machine, *environment.guest.lifecycle, environment.guest.epoch),
           connector(request.to),
           records(std::move(directory)),
-          source({vm, connector, records, vmm::real_clock(), events, boot_id}, request.options) {}
+          faults(request.fault, records, events),
+          source({vm, faults.wrap(connector), faults.records(), faults.clock(), faults.events(), boot_id},
+                 request.options) {}
 
     migration::MachineSource vm;
     migration::SocketConnector connector;
     migration::RecordDirectory records;
+    Faults faults;
     migration::Source source;
     std::thread thread;
 };

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "migration/event.hpp"
+#include "migration/fault.hpp"
 #include "migration/transport_socket.hpp"
 #include "tools/vmm/guest_process.hpp"
 #include "vmm/kvm/cpuid.hpp"
@@ -20,6 +20,7 @@ struct ReceiveOptions {
     std::vector<vmm::CpuidMask> cpuid_masks;
     std::string name;  // empty: the guest's own
     bool once = false;
+    std::optional<migration::FaultPlan> fault;
     GuestOptions guest;
 };
 

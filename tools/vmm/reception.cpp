@@ -64,9 +64,9 @@ Result<int> Reception::serve(const ReceiveOptions& options, const vmm::HostOffer
     }
     Reception reception{options, host, std::move(*start), accepted, extra};
     reception.session_ = std::make_unique<migration::DestinationSession>(
-        accepted.hello, std::move(control),
-        migration::DestinationServices{reception.vm_, reception.start_.records, vmm::real_clock(), reception,
-                                       reception.start_.boot_id});
+        accepted.hello, reception.faults_.wrap(std::move(control)),
+        migration::DestinationServices{reception.vm_, reception.faults_.records(), reception.faults_.clock(),
+                                       reception.faults_.events(), reception.start_.boot_id});
     // First the one without which nothing has happened yet. The source learns from the closed connection.
     reception.channel_thread_ =
         TRY(vmm::start_thread("channel", [&reception] { reception.listen_to_listener(); }));
@@ -86,7 +86,8 @@ Reception::Reception(const ReceiveOptions& options, const vmm::HostOffer& host, 
       vm_(host, options, {accepted.hello.purpose, accepted.serial_taken},
           [this](const vmm::MachineConfig& config, std::vector<devices::virtio::Config> virtio) {
               return make_machine(config, std::move(virtio));
-          }) {
+          }),
+      faults_(options.fault, start_.records, *this) {
     GuestProcess& process = *start_.process;
     // Whether or not the guest has come, this decides it for ever. Not on the control thread: the session may
     // hold what the answer needs, and wait for the control thread.
@@ -176,7 +177,7 @@ void Reception::listen_to_listener() {
             (void)channel_.send(answer);
         } else if (message.kind == ChannelMessage::Kind::join) {
             if (auto transport = SocketTransport::adopt(std::move((*received)->descriptor), message.peer)) {
-                session_->join(message.hello, std::move(*transport));
+                session_->join(message.hello, faults_.wrap(std::move(*transport)));
             }
         }
     }

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "migration/destination_session.hpp"
+#include "tools/vmm/faults.hpp"
 #include "tools/vmm/listener.hpp"
 #include "tools/vmm/receiving_vm.hpp"
 
@@ -55,6 +56,7 @@ class Reception final : private migration::EventSink {
     SessionChannel channel_;
     migration::EventSink* const extra_;
     ReceivingVm vm_;
+    Faults faults_;
     std::unique_ptr<migration::DestinationSession> session_;
 
     std::atomic<bool> stopped_ = false;  // by a signal, before the guest had come

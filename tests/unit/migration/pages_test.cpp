@@ -154,8 +154,8 @@ TEST_CASE("sender: a page's debt ends only when it was sent and its hash is know
     fill_page(memory, 10, 1);
     auto [ours, theirs] = make_memory_transports();
     // The first frame with pages is cut in its middle.
-    MessageStream stream{std::make_unique<FaultyTransport>(
-        std::move(ours), Fault{Fault::Kind::cut, Fault::Direction::send, 1000})};
+    ByteFault cut{{Fault::Kind::cut, Fault::Direction::send, 1000}};
+    MessageStream stream{std::make_unique<FaultyTransport>(std::move(ours), cut)};
     Unhindered monitor;
     auto population = vmm::PopulationScan::create();
     auto table = PageTable::create(64, kSecret);
