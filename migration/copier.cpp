@@ -18,12 +18,39 @@ Result<std::unique_ptr<Copier>> Copier::create(vmm::GuestMemory& memory, vmm::Di
     PageTable table = TRY(PageTable::create(memory.page_limit(), secret));
     std::unique_ptr<Copier> copier{
         new Copier(memory, tracker, std::move(population), std::move(table), monitor, clock)};
-    for (std::size_t worker = 0; worker < streams.size(); ++worker) {
-        copier->senders_.push_back(TRY(PageSender::create(worker, *streams[worker], memory,
-                                                          copier->population_, copier->table_, monitor)));
-    }
+    TRY(copier->make_senders(streams));
     copier->team_ = TRY(WorkerTeam::create(streams.size()));
     return copier;
+}
+
+Result<void> Copier::make_senders(const std::vector<MessageStream*>& streams) {
+    senders_.clear();
+    for (std::size_t worker = 0; worker < streams.size(); ++worker) {
+        senders_.push_back(
+            TRY(PageSender::create(worker, *streams[worker], memory_, population_, table_, monitor_)));
+    }
+    digest_before_ = table_.digest();
+    return {};
+}
+
+Result<std::uint64_t> Copier::resume(std::vector<MessageStream*> streams, const PageTable& held) {
+    VERIFY(streams.size() == senders_.size() && held.size() == table_.size());
+    std::uint64_t kept = 0;
+    for_each_chunk(memory_, [&](std::uint64_t, vmm::PageRange range) {
+        Digest part;  // the sum is made afresh below
+        for (std::uint64_t page = range.first; page < range.end(); ++page) {
+            const Digest there = held.entry(page);
+            if (!(table_.entry(page) == there)) {
+                owed_.set(page);
+                // Our entry is what a page is compared with before it is sent: it must be what is there.
+                table_.set(page, there, part);
+            } else if (!(there == Digest{}) && !owed_.test(page)) {
+                ++kept;
+            }
+        }
+    });
+    TRY(make_senders(streams));
+    return kept;
 }
 
 Copier::Copier(vmm::GuestMemory& memory, vmm::DirtyTracker& tracker, vmm::PopulationScan population,
@@ -103,7 +130,7 @@ Result<void> Copier::send_share(std::size_t worker, const Pass& pass) {
 }
 
 Digest Copier::digest() const {
-    Digest sum;
+    Digest sum = digest_before_;
     for (const auto& sender : senders_) {
         sum = add(sum, sender->digest_part());
     }

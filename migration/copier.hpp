@@ -19,6 +19,12 @@ class Copier {
     // Disarms the tracker if it still is armed.
     ~Copier();
 
+    // After a broken connection: the rounds go on over new streams, as many as before, to a destination that
+    // holds `held`. Pages of which it holds something else than was last sent are owed again. How many it
+    // holds as sent.
+    vmm::Result<std::uint64_t> resume(std::vector<MessageStream*> streams, const PageTable& held);
+    std::uint32_t next_round() const { return next_round_; }
+
     // Arms the tracker; from here on every page is owed.
     vmm::Result<void> start();
     // Adds what was written since to the debt.
@@ -40,6 +46,7 @@ class Copier {
 
   private:
     vmm::Result<void> stop();
+    vmm::Result<void> make_senders(const std::vector<MessageStream*>& streams);
     Copier(vmm::GuestMemory& memory, vmm::DirtyTracker& tracker, vmm::PopulationScan population,
            PageTable table, CopyMonitor& monitor, const vmm::Clock& clock);
 
@@ -54,6 +61,7 @@ class Copier {
     CopyMonitor& monitor_;
     const vmm::Clock& clock_;
     vmm::Bitmap owed_;
+    Digest digest_before_;  // of the table, when the present senders were made
     std::vector<std::unique_ptr<PageSender>> senders_;
     std::unique_ptr<WorkerTeam> team_;
     std::uint32_t next_round_ = 0;

@@ -18,10 +18,9 @@ constexpr Duration kNap = std::chrono::milliseconds{50};
 
 }  // namespace
 
-CopyControl::CopyControl(MessageStream& control, const vmm::Clock& clock, EventSink& events,
+CopyControl::CopyControl(const vmm::Clock& clock, EventSink& events,
                          std::optional<std::uint64_t> max_bandwidth, Hooks hooks)
-    : control_(control),
-      clock_(clock),
+    : clock_(clock),
       events_(events),
       max_bandwidth_(max_bandwidth),
       hooks_(std::move(hooks)),
@@ -82,7 +81,7 @@ void CopyControl::report() {
     const TimePoint now = clock_.now();
     if (now - last_keep_alive_ >= kKeepAliveEvery) {
         last_keep_alive_ = now;
-        (void)control_.send(KeepAlive{});  // a broken control connection shows at the next wait on it
+        hooks_.keep_alive();
     }
     if (now - last_report_ < kReportEvery) {
         return;

@@ -15,10 +15,11 @@ class CopyControl final : public CopyMonitor {
     struct Hooks {
         std::function<vmm::Result<void>()> check;   // cancelled, or past --timeout; any worker
         std::function<std::uint64_t()> bytes_sent;  // on all connections
+        std::function<void()> keep_alive;           // about once a second; worker 0
     };
     // `max_bandwidth` in bytes/s.
-    CopyControl(MessageStream& control, const vmm::Clock& clock, EventSink& events,
-                std::optional<std::uint64_t> max_bandwidth, Hooks hooks);
+    CopyControl(const vmm::Clock& clock, EventSink& events, std::optional<std::uint64_t> max_bandwidth,
+                Hooks hooks);
 
     // By the source's thread, before each round.
     void round_started(std::uint32_t round, std::uint64_t owed_pages, GuestState guest);
@@ -33,7 +34,6 @@ class CopyControl final : public CopyMonitor {
     vmm::Result<void> pace(std::size_t worker, std::size_t bytes);
     void report();
 
-    MessageStream& control_;
     const vmm::Clock& clock_;
     EventSink& events_;
     const std::optional<std::uint64_t> max_bandwidth_;

@@ -129,14 +129,9 @@ Step Destination::prepare_machine(Configured& state) {
     }
     table_ = std::make_unique<PageTable>(std::move(*table));
     streams_ = state.prepare->streams;
-    const auto receivers = std::max<std::uint16_t>(streams_, 1);
-    for (std::uint16_t stream = 0; stream < receivers; ++stream) {
-        receivers_.push_back(
-            std::make_unique<PageReceiver>(stream, receivers, services_.vm.memory(), *table_));
-    }
-    Receiving next{std::move(state.manifest), state.prepare->verify_full, std::move(*handle),
-                   std::vector<bool>(receivers, false), std::vector<std::uint32_t>(receivers, 0)};
-    enter(DestinationPhase::receiving, std::move(next));
+    verify_full_ = state.prepare->verify_full;
+    keep_ = std::min<vmm::Duration>(std::chrono::milliseconds{state.prepare->keep_ms}, kMaxKeep);
+    begin_receiving(std::move(state.manifest), std::move(*handle), 0);
     return {{Prepared{static_cast<std::uint64_t>(costs->save.count()),
                       static_cast<std::uint64_t>(costs->restore.count())}},
             false};
@@ -175,30 +170,33 @@ bool Destination::quiet() const {
 }
 
 Digest Destination::digest_of_streams() const {
-    Digest sum;
+    Digest sum = digest_before_;
     for (const auto& receiver : receivers_) {
         sum = add(sum, receiver->digest_part());
     }
     return sum;
 }
 
-Result<Digest> Destination::rehash() {
+Result<void> Destination::hash_memory(const std::function<void(std::uint64_t, const Digest&)>& f) const {
     const vmm::GuestMemory& memory = services_.vm.memory();
     const vmm::PopulationScan population = TRY(vmm::PopulationScan::create());
     vmm::Bitmap populated{memory.page_limit()};
-    Digest sum;
     for (const vmm::MemoryRegion& region : memory.regions()) {
         TRY(population.scan(memory, region.pages(), populated));
-        for (auto run = populated.next_run(region.pages().first, region.pages().end()); run.count != 0;
-             run = populated.next_run(run.first + run.count, region.pages().end())) {
-            for (std::uint64_t page = run.first; page < run.first + run.count; ++page) {
-                const Digest entry = table_->hasher().entry_for(*memory.pages({page, 1}));
-                if (!(entry == Digest{})) {
-                    sum = add(sum, table_->hasher().contribution(page, entry));
-                }
-            }
+        for (std::uint64_t page = region.pages().first; page < region.pages().end(); ++page) {
+            f(page, populated.test(page) ? table_->hasher().entry_for(*memory.pages({page, 1})) : Digest{});
         }
     }
+    return {};
+}
+
+Result<Digest> Destination::rehash() const {
+    Digest sum;
+    TRY(hash_memory([&](std::uint64_t page, const Digest& entry) {
+        if (!(entry == Digest{})) {
+            sum = add(sum, table_->hasher().contribution(page, entry));
+        }
+    }));
     return sum;
 }
 
@@ -207,7 +205,7 @@ Step Destination::handle(Receiving& state, const Finish& finish) {
         return fail("Finish came before the last pages");
     }
     const vmm::TimePoint start = services_.clock.now();
-    const Result<Digest> hashed = state.verify_full ? rehash() : digest_of_streams();
+    const Result<Digest> hashed = verify_full_ ? rehash() : digest_of_streams();
     if (!hashed) {
         return fail(hashed.error().text());
     }
@@ -224,23 +222,11 @@ Step Destination::mismatch(const Digest& ours) {
     Step step;
     DigestMismatch head;
     head.digest = ours;
-    std::vector<Message> inventories;
-    for (std::uint64_t first = 0; first < table_->size(); first += Inventory::kMaxHashes) {
-        const std::uint64_t end = std::min<std::uint64_t>(first + Inventory::kMaxHashes, table_->size());
-        Inventory inventory{first, {}};
-        bool any = false;
-        for (std::uint64_t page = first; page < end; ++page) {
-            inventory.hashes.push_back(table_->entry(page));
-            any = any || !(inventory.hashes.back() == Digest{});
-        }
-        if (any) {
-            inventories.push_back(std::move(inventory));
-        }
-    }
-    head.inventories = static_cast<std::uint32_t>(inventories.size());
+    std::vector<Message> table = inventories();
+    head.inventories = static_cast<std::uint32_t>(table.size());
     step.replies.push_back(head);
-    step.replies.insert(step.replies.end(), std::make_move_iterator(inventories.begin()),
-                        std::make_move_iterator(inventories.end()));
+    step.replies.insert(step.replies.end(), std::make_move_iterator(table.begin()),
+                        std::make_move_iterator(table.end()));
     // The state that follows Finish is still to be read: closing now could take the inventory down with it.
     refuse("memory differs from the source's digest");
     return step;

@@ -2,6 +2,7 @@
 // so that the whole table (state x message) is a unit test. PROTOCOL.md section 5 is its specification.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <variant>
@@ -30,6 +31,9 @@ struct DestinationServices {
 
 class Destination {
   public:
+    // What a source may ask to be waited for: while it lasts a place and memory are taken.
+    static constexpr vmm::Duration kMaxKeep = std::chrono::minutes{10};
+
     // A control connection said `hello`, from `peer`.
     Destination(const Hello& hello, std::string peer, DestinationServices services);
 
@@ -37,8 +41,8 @@ class Destination {
     // not be is answered with Failed and ends the session. Called by the thread of the control connection.
     Step on(const Message& message, std::span<const std::byte> payload = {});
 
-    // A stream's receiver, from Prepared to its last RoundEnd; nothing outside of that. A stream has one
-    // receiver for the whole session, used by one thread. It stays valid as long as the Destination.
+    // A stream's receiver, from Prepared, or Resume, to its last RoundEnd; nothing outside of that. Used by
+    // one thread, which has ended before Resume is handed over; valid until then.
     PageReceiver* receiver(std::uint16_t stream);
     // The end mark of a stream, by the thread of that stream. The answer, when it was the last of its round
     // that was missing and another round follows. An error ends the session.
@@ -48,6 +52,13 @@ class Destination {
 
     // The connection ended, or a wait passed its deadline: nothing more will come on it.
     void disconnected(const vmm::Error& why);
+    // The connection broke. True: what has arrived is kept, for as long as keep() says; the session may be
+    // resumed.
+    bool park();
+    // How long that is; zero before Prepare, or when the source does not want it.
+    vmm::Duration keep() const;
+    // Whether Resume may lead on from here, once the connection is given up.
+    bool resumable() const;
     // Somebody with the secret asks what became of the session. The control connection was shut before.
     QueryOutcome query();
 
@@ -72,7 +83,6 @@ class Destination {
     };
     struct Receiving {
         Manifest manifest;
-        bool verify_full;
         std::unique_ptr<RecordHandle> record;
         std::vector<bool> quiet;
         std::vector<std::uint32_t> rounds;  // complete, by stream
@@ -96,7 +106,13 @@ class Destination {
     struct Broken {
         std::unique_ptr<RecordHandle> record;
     };
-    using State = std::variant<Greeted, Configured, Receiving, Verified, Loaded, Started, Refused, Broken>;
+    // It cannot start: only Resume leads on from here.
+    struct Parked {
+        Manifest manifest;
+        std::unique_ptr<RecordHandle> record;
+    };
+    using State =
+        std::variant<Greeted, Configured, Receiving, Verified, Loaded, Started, Refused, Broken, Parked>;
 
     Step handle(Greeted&, const Manifest& manifest);
     Step handle(Configured& state, const Probe& probe);
@@ -105,10 +121,16 @@ class Destination {
     Step handle(Receiving& state, const Finish& finish);
     Step handle(Verified& state, const MachineState& message);
     Step handle(Loaded& state, const Commit& commit);
+    Step handle(Parked& state, const Resume& resume);
 
     Step prepare_machine(Configured& state);
     Step mismatch(const Digest& ours);
-    vmm::Result<Digest> rehash();
+    // The whole table, in as many messages as it takes; what is zero is left out.
+    std::vector<Message> inventories() const;
+    // Calls f(page, entry) for every page, as its memory is now; {} where it has none.
+    vmm::Result<void> hash_memory(const std::function<void(std::uint64_t, const Digest&)>& f) const;
+    vmm::Result<Digest> rehash() const;
+    void begin_receiving(Manifest manifest, std::unique_ptr<RecordHandle> record, std::uint32_t round);
     Digest digest_of_streams() const;
 
     // Terminal states. fail(): we cannot go on; says so. The record becomes `refused`, so that no late Commit
@@ -133,8 +155,12 @@ class Destination {
     bool acknowledged_ = false;
     std::vector<DestinationPhase> entered_;
     std::uint16_t streams_ = 0;
-    std::unique_ptr<PageTable> table_;                      // once, in Prepare
-    std::vector<std::unique_ptr<PageReceiver>> receivers_;  // once, in Prepare
+    std::unique_ptr<PageTable> table_;  // once, in Prepare
+    std::vector<std::unique_ptr<PageReceiver>>
+        receivers_;         // in Prepare, and anew when the session is resumed
+    Digest digest_before_;  // of the table, when these were made
+    bool verify_full_ = false;
+    vmm::Duration keep_{};
 };
 
 }  // namespace migration

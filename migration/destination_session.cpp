@@ -17,6 +17,7 @@ namespace {
 std::size_t limit_in(DestinationPhase phase) {
     switch (phase) {
         case DestinationPhase::greeted:
+        case DestinationPhase::parked:
             return std::size_t{1} << 20;
         case DestinationPhase::verified:
             return MachineState::max_body;
@@ -53,12 +54,13 @@ HelloReply version_refusal() {
 
 DestinationSession::DestinationSession(const Hello& hello, std::unique_ptr<Transport> control,
                                        DestinationServices services)
-    : destination_(hello, control->peer(), services), control_(std::move(control)) {
+    : destination_(hello, control->peer(), services),
+      control_(std::make_shared<MessageStream>(std::move(control))) {
     if (!common_version(hello)) {
-        (void)control_.send(version_refusal());
-        control_.shutdown();
+        (void)control_->send(version_refusal());
+        control_->shutdown();
     } else {
-        (void)control_.send(HelloReply{});  // a failure shows at the next receive
+        (void)control_->send(HelloReply{});  // a failure shows at the next receive
     }
 }
 
@@ -70,12 +72,11 @@ bool DestinationSession::run() {
     const vmm::TimePoint begin = vmm::real_clock().now();
     for (;;) {
         const DestinationPhase phase = destination_.phase();
-        Result<Incoming> incoming = control_.receive(limit_in(phase), deadline_in(phase, begin));
-        if (!incoming) {
-            give_up(incoming.error());
-            break;
-        }
-        if (!serve(std::move(*incoming))) {
+        const auto control = this->control();
+        Result<Incoming> incoming = control->receive(limit_in(phase), deadline_in(phase, begin));
+        const Result<bool> served =
+            incoming ? serve(*control, std::move(*incoming)) : vmm::Failure{incoming.error()};
+        if (served ? !*served : !interrupted(served.error())) {
             break;
         }
     }
@@ -83,45 +84,46 @@ bool DestinationSession::run() {
     return destination_.phase() == DestinationPhase::started;
 }
 
-bool DestinationSession::serve(Incoming incoming) {
+std::shared_ptr<MessageStream> DestinationSession::control() const {
+    const std::lock_guard lock{mutex_};
+    return control_;
+}
+
+Result<bool> DestinationSession::serve(MessageStream& control, Incoming incoming) {
     // Without data connections control is stream 0.
     if (destination_.streams() == 0) {
-        if (auto taken = take_pages(0, incoming, control_)) {
-            if (!*taken) {
-                give_up(taken->error());
-            }
-            return taken->has_value();
+        if (auto taken = take_pages(0, incoming, control)) {
+            TRY(std::move(*taken));
+            return true;
         }
     }
-    if (std::holds_alternative<Finish>(incoming.message) && !wait_quiet()) {
-        give_up({Code::timeout, "the last pages did not arrive on every stream"});
-        return false;
+    if (std::holds_alternative<Finish>(incoming.message)) {
+        TRY(wait_quiet());
     }
     vmm::Bytes payload(incoming.payload_bytes);
     if (!payload.empty()) {
         const iovec part = part_of(payload);
-        if (const auto received = control_.receive_payload({&part, 1}); !received) {
-            give_up(received.error());
-            return false;
-        }
+        TRY(control.receive_payload({&part, 1}));
     }
-    const Step step = take(incoming.message, payload);
+    const Step step = take(control, incoming.message, payload);
     for (const Message& reply : step.replies) {
-        if (!control_.send(reply)) {
+        if (!control.send(reply)) {
             break;  // the next receive tells why
         }
     }
     if (step.close) {
-        control_.shutdown();
+        control.shutdown();
     }
     return !step.close;
 }
 
-// To prepare a machine takes as long as it takes, and the source waits.
-Step DestinationSession::take(const Message& message, std::span<const std::byte> payload) {
+// To prepare a machine, or to hash its memory, takes as long as it takes, and the source waits.
+Step DestinationSession::take(MessageStream& control, const Message& message,
+                              std::span<const std::byte> payload) {
     std::optional<KeepAlives> keep_alives;
-    if (std::holds_alternative<Prepare>(message) || std::holds_alternative<BootImagePart>(message)) {
-        keep_alives.emplace(control_);
+    if (std::holds_alternative<Prepare>(message) || std::holds_alternative<BootImagePart>(message) ||
+        std::holds_alternative<Resume>(message)) {
+        keep_alives.emplace(control);
     }
     return destination_.on(message, payload);
 }
@@ -142,7 +144,7 @@ std::optional<Result<void>> DestinationSession::take_pages(std::uint16_t number,
         if (!done) {
             return vmm::Failure{done.error()};
         }
-        return *done ? control_.send(**done) : Result<void>{};
+        return *done ? control()->send(**done) : Result<void>{};
     }
     return std::nullopt;
 }
@@ -157,7 +159,7 @@ void DestinationSession::keep_source_waiting() {
         }
         last_keep_alive_ = now;
     }
-    (void)control_.send(KeepAlive{});  // a failure shows at the next receive
+    (void)control()->send(KeepAlive{});  // a failure shows at the next receive
 }
 
 void DestinationSession::join(const Hello& hello, std::unique_ptr<Transport> transport) {
@@ -168,7 +170,8 @@ void DestinationSession::join(const Hello& hello, std::unique_ptr<Transport> tra
     if (!common_version(hello)) {
         reply = version_refusal();
     } else if (!equal_secrets(hello.secret, destination_.secret()) || over_ ||
-               hello.stream >= joined_.size() || joined_[hello.stream]) {
+               hello.stream >= joined_.size() || joined_[hello.stream] ||
+               destination_.receiver(hello.stream) == nullptr) {
         reply = {HelloStatus::unknown_session, kProtocolVersion, "no session waits for this data connection"};
     }
     if (!stream->messages.send(reply) || reply.status != HelloStatus::ok) {
@@ -206,7 +209,7 @@ void DestinationSession::receive_pages(std::uint16_t number, MessageStream& mess
                                 message_name(incoming->message));
         }
         if (!outcome) {
-            give_up(std::move(outcome).error().context(fmt::format("stream {}", number)));
+            stream_failed(std::move(outcome).error().context(fmt::format("stream {}", number)));
             return;
         }
         const std::lock_guard lock{mutex_};
@@ -214,29 +217,108 @@ void DestinationSession::receive_pages(std::uint16_t number, MessageStream& mess
     }
 }
 
-bool DestinationSession::wait_quiet() {
+Result<void> DestinationSession::wait_quiet() {
     std::unique_lock lock{mutex_};
-    return changed_.wait_for(lock, Deadline{}.progress, [this] { return over_ || destination_.quiet(); }) &&
-           !over_;
+    const bool done = changed_.wait_for(lock, Deadline{}.progress,
+                                        [this] { return over_ || stream_error_ || destination_.quiet(); });
+    if (stream_error_) {
+        return vmm::Failure{*stream_error_};
+    }
+    if (!done || over_) {
+        return vmm::fail(Code::timeout, "the last pages did not arrive on every stream");
+    }
+    return {};
+}
+
+void DestinationSession::stream_failed(vmm::Error why) {
+    if (destination_.phase() == DestinationPhase::parked) {
+        return;  // another stream broke first, and what this one still brings is out of place
+    }
+    if (!is_of_link(why) || destination_.keep() == vmm::Duration::zero()) {
+        return give_up(why);
+    }
+    const std::lock_guard lock{mutex_};
+    if (!stream_error_) {
+        stream_error_ = std::move(why);
+    }
+    control_->shutdown();
+    changed_.notify_all();
+}
+
+bool DestinationSession::interrupted(const vmm::Error& why) {
+    vmm::Error error = why;
+    {
+        const std::lock_guard lock{mutex_};
+        error = stream_error_.value_or(std::move(error));
+    }
+    if (is_of_link(error) && destination_.park()) {
+        control()->shutdown();
+        end_streams();
+        if (wait_resumed()) {
+            return true;
+        }
+        error = std::move(error).context("the source did not come back");
+    }
+    give_up(error);
+    return false;
+}
+
+bool DestinationSession::wait_resumed() {
+    const vmm::TimePoint end = vmm::real_clock().now() + destination_.keep();
+    std::unique_lock lock{mutex_};
+    const auto parked = [this] { return destination_.phase() == DestinationPhase::parked; };
+    changed_.wait_until(lock, end, [&] { return next_control_ || !parked(); });
+    if (!next_control_ || !parked()) {
+        return false;
+    }
+    control_ = std::exchange(next_control_, nullptr);
+    stream_error_.reset();
+    joined_.clear();
+    return true;
+}
+
+void DestinationSession::resume(const Hello& hello, std::unique_ptr<Transport> transport) {
+    auto stream = std::make_shared<MessageStream>(std::move(transport));
+    HelloReply reply;
+    if (!common_version(hello)) {
+        reply = version_refusal();
+    } else if (!equal_secrets(hello.secret, destination_.secret()) || !destination_.resumable()) {
+        reply = {HelloStatus::unknown_session, kProtocolVersion, "nothing is kept of this session"};
+    }
+    if (!stream->send(reply) || reply.status != HelloStatus::ok) {
+        return;
+    }
+    const std::lock_guard lock{mutex_};
+    next_control_ = std::move(stream);
+    control_->shutdown();  // if nobody has noticed yet that it is of no use
+    changed_.notify_all();
 }
 
 void DestinationSession::give_up(const vmm::Error& why) {
     // State first, words second: whoever is told `Failed` may resume the guest, so it must be true already.
     destination_.disconnected(why);
+    const auto control = this->control();
     if (destination_.phase() == DestinationPhase::refused) {
-        (void)control_.send(Failed{why.text().substr(0, kMaxTextBytes)});
+        (void)control->send(Failed{why.text().substr(0, kMaxTextBytes)});
     }
-    control_.shutdown();
+    control->shutdown();
     const std::lock_guard lock{mutex_};
     over_ = true;
     changed_.notify_all();
 }
 
 void DestinationSession::close_streams() {
-    std::vector<std::unique_ptr<Stream>> streams;
     {
         const std::lock_guard lock{mutex_};
         over_ = true;
+    }
+    end_streams();
+}
+
+void DestinationSession::end_streams() {
+    std::vector<std::unique_ptr<Stream>> streams;
+    {
+        const std::lock_guard lock{mutex_};
         streams.swap(streams_);
     }
     for (const auto& stream : streams) {
@@ -246,8 +328,11 @@ void DestinationSession::close_streams() {
 }
 
 QueryOutcome DestinationSession::query() {
-    control_.shutdown();
-    return destination_.query();
+    control()->shutdown();
+    const QueryOutcome outcome = destination_.query();
+    const std::lock_guard lock{mutex_};
+    changed_.notify_all();
+    return outcome;
 }
 
 }  // namespace migration

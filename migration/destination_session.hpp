@@ -24,6 +24,9 @@ class DestinationSession {
 
     // A connection that said Hello(data) with this session's id. Any thread.
     void join(const Hello& hello, std::unique_ptr<Transport> transport);
+    // A connection that said Hello(resume): takes the place of control, whose source has given it up. Any
+    // thread.
+    void resume(const Hello& hello, std::unique_ptr<Transport> transport);
     // Shuts the control connection, then decides. Any thread.
     QueryOutcome query();
 
@@ -36,23 +39,32 @@ class DestinationSession {
         std::thread thread;
     };
 
-    // Hands one message over; false when the session is over.
-    bool serve(Incoming incoming);
-    Step take(const Message& message, std::span<const std::byte> payload);
-    bool wait_quiet();
+    // Hands one message over; false when the session is over. An error is that of a connection.
+    vmm::Result<bool> serve(MessageStream& control, Incoming incoming);
+    Step take(MessageStream& control, const Message& message, std::span<const std::byte> payload);
+    vmm::Result<void> wait_quiet();
+    // The connection is of no use any more. True: another has taken its place.
+    bool interrupted(const vmm::Error& why);
+    bool wait_resumed();
+    std::shared_ptr<MessageStream> control() const;
     void keep_source_waiting();
     void receive_pages(std::uint16_t number, MessageStream& messages);
     // One message of a stream that carries pages: nothing, when it is for the Destination.
     std::optional<vmm::Result<void>> take_pages(std::uint16_t number, const Incoming& incoming,
                                                 MessageStream& messages);
     void give_up(const vmm::Error& why);
+    // Of a stream: the control thread hears of it by its own connection.
+    void stream_failed(vmm::Error why);
     void close_streams();
+    void end_streams();
 
     Destination destination_;
-    MessageStream control_;
 
-    std::mutex mutex_;
-    std::condition_variable changed_;  // a stream became quiet, or the session ended
+    mutable std::mutex mutex_;
+    std::shared_ptr<MessageStream> control_;
+    std::shared_ptr<MessageStream> next_control_;  // of a resumed session, until the control thread takes it
+    std::optional<vmm::Error> stream_error_;       // the first
+    std::condition_variable changed_;              // a stream became quiet, or the session ended
     std::vector<std::unique_ptr<Stream>> streams_;
     std::vector<bool> joined_;
     bool over_ = false;

@@ -33,6 +33,7 @@ enum class DestinationPhase : std::uint8_t {
     started,
     refused,
     failed,
+    parked,
 };
 
 std::string_view name_of(SourcePhase phase);
@@ -69,6 +70,13 @@ struct RoundFinished {
 };
 struct Decided {
     Verdict verdict;
+};
+
+// The connection was lost, and the migration goes on with what the destination held.
+struct Resumed {
+    vmm::Duration outage{};
+    std::uint64_t kept_pages = 0;  // that the destination holds as they were last sent
+    std::uint64_t owed_pages = 0;  // that must be sent, again or for the first time
 };
 
 // Moments of the pause at the source, in order. The parts of the downtime lie between them.
@@ -110,7 +118,8 @@ struct Ended {
 struct Event {
     vmm::TimePoint at;
     std::variant<SourceEntered, DestinationEntered, SessionOpened, Warned, RoundStarted, Progressed,
-                 RoundFinished, Decided, Reached, Drained, DestinationTimes, DestinationResumed, Ended>
+                 RoundFinished, Decided, Reached, Drained, DestinationTimes, DestinationResumed, Resumed,
+                 Ended>
         what;
 };
 

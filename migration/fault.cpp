@@ -229,7 +229,7 @@ Strike FaultInjector::strike(Direction direction, std::uint64_t, std::size_t siz
         return {};
     }
     const std::lock_guard lock{mutex_};
-    if (!in_phase_ || ++messages_ != plan_.step) {
+    if (!in_phase_ || ++messages_ != plan_.step || told_) {
         return {};
     }
     const Strike strike = strike_of(plan_, size);

@@ -15,7 +15,7 @@
 
 namespace migration {
 
-inline constexpr std::uint16_t kProtocolVersion = 2;
+inline constexpr std::uint16_t kProtocolVersion = 3;
 inline constexpr std::uint16_t kMaxStreams = 64;
 inline constexpr std::size_t kMaxTextBytes = 1024;
 
@@ -46,9 +46,11 @@ enum class MessageType : std::uint16_t {
     probe = 23,
     probed = 24,
     round_done = 25,
+    resume = 26,
+    held = 27,
 };
 
-enum class Purpose : std::uint8_t { control, data, preflight, query };
+enum class Purpose : std::uint8_t { control, data, preflight, query, resume };
 
 struct Hello {
     static constexpr MessageType type = MessageType::hello;
@@ -63,7 +65,7 @@ struct Hello {
     template <typename Self, typename V>
     static void visit(Self& self, V& v) {
         v.list("versions", self.versions, 16);
-        v.enumeration("purpose", self.purpose, Purpose::query);
+        v.enumeration("purpose", self.purpose, Purpose::resume);
         v.field("session", self.session);
         v.field("secret", self.secret);
         v.field("stream", self.stream);
@@ -138,6 +140,7 @@ struct Prepare {
     std::uint16_t streams = 0;  // data connections that will follow
     bool verify_full = false;
     std::uint64_t boot_image_hash = 0;  // XXH3-64 of the encoded boot image; its size is in the manifest
+    std::uint32_t keep_ms = 0;          // how long to wait for a source whose connection broke; 0: not at all
 
     template <typename Self, typename V>
     static void visit(Self& self, V& v) {
@@ -145,6 +148,7 @@ struct Prepare {
         v.check(self.streams <= kMaxStreams, "streams <= 64");
         v.field("verify_full", self.verify_full);
         v.field("boot_image_hash", self.boot_image_hash);
+        v.field("keep_ms", self.keep_ms);
     }
 };
 
@@ -441,10 +445,36 @@ struct Probed {
     static void visit(Self&, V&) {}
 };
 
+// The source is back after a broken connection, and goes on with this round.
+struct Resume {
+    static constexpr MessageType type = MessageType::resume;
+    static constexpr std::size_t max_body = 16;
+
+    std::uint32_t next_round = 0;
+
+    template <typename Self, typename V>
+    static void visit(Self& self, V& v) {
+        v.field("next_round", self.next_round);
+    }
+};
+
+// What the destination holds follows in so many Inventory messages; of pages in none of them it holds zeros.
+struct Held {
+    static constexpr MessageType type = MessageType::held;
+    static constexpr std::size_t max_body = 16;
+
+    std::uint32_t inventories = 0;
+
+    template <typename Self, typename V>
+    static void visit(Self& self, V& v) {
+        v.field("inventories", self.inventories);
+    }
+};
+
 using Message =
     std::variant<Hello, HelloReply, Manifest, PreflightReply, Prepare, BootImagePart, Prepared, Pages,
                  RoundEnd, KeepAlive, Finish, MachineState, Ready, DigestMismatch, Inventory, Failed, Cancel,
-                 Commit, Running, Placed, Acknowledge, QueryAnswer, Probe, Probed, RoundDone>;
+                 Commit, Running, Placed, Acknowledge, QueryAnswer, Probe, Probed, RoundDone, Resume, Held>;
 
 // Bytes that may follow the body of a message of this type.
 constexpr std::size_t max_payload(MessageType type) {

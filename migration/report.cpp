@@ -79,6 +79,12 @@ json round_json(const Round& round) {
             {"owed_after", round.owed_after}};
 }
 
+json resume_json(const Resumed& resumed) {
+    return {{"outage_ms", vmm::to_ms(resumed.outage)},
+            {"kept_pages", resumed.kept_pages},
+            {"owed_pages", resumed.owed_pages}};
+}
+
 json reasons_json(const std::vector<Reason>& reasons) {
     json list = json::array();
     for (const Reason& reason : reasons) {
@@ -89,8 +95,8 @@ json reasons_json(const std::vector<Reason>& reasons) {
 
 constexpr std::array<std::string_view, 9> kSourcePhases{
     "connect", "negotiate", "preflight", "prepare", "copy", "pause", "final", "commit", "done"};
-constexpr std::array<std::string_view, 8> kDestinationPhases{"greeted", "configured", "receiving", "verified",
-                                                             "loaded",  "started",    "refused",   "failed"};
+constexpr std::array<std::string_view, 9> kDestinationPhases{
+    "greeted", "configured", "receiving", "verified", "loaded", "started", "refused", "failed", "parked"};
 constexpr std::array<std::string_view, 8> kMoments{"pause_begun",     "paused",          "saved",
                                                    "last_round_sent", "state_sent",      "ready_received",
                                                    "commit_sent",     "running_received"};
@@ -133,6 +139,7 @@ Report fold(std::span<const Event> events) {
                        },
                        [&](const Drained& e) { report.drain = e.drain; },
                        [&](const DestinationTimes& e) { destination = e; },
+                       [&](const Resumed& e) { report.resumes.push_back(e); },
                        [&](const DestinationResumed& e) { resume = e.resume; },
                        [&](const Ended& e) {
                            report.outcome = e.outcome;
@@ -168,6 +175,10 @@ json to_json(const Report& report) {
         data_pages += round.data_pages;
         sending += round.duration;
     }
+    json resumes = json::array();
+    for (const Resumed& resumed : report.resumes) {
+        resumes.push_back(resume_json(resumed));
+    }
     json throughput = nullptr;
     if (data_pages > 0 && sending > Duration::zero()) {
         throughput = static_cast<double>(data_pages * vmm::kPageSize) / (1 << 20) /
@@ -194,6 +205,7 @@ json to_json(const Report& report) {
             {"drain", report.drain ? drain_json(*report.drain) : json(nullptr)},
             {"predicted_downtime_ms", ms(report.predicted_downtime)},
             {"rounds", std::move(rounds)},
+            {"resumes", std::move(resumes)},
             {"bytes_sent", report.bytes_sent ? json(*report.bytes_sent) : json(nullptr)},
             {"throughput_mib_s", std::move(throughput)},
             {"digest", {{"algorithm", "xxh3-128"}, {"verified", report.digest_verified}}},
@@ -254,6 +266,11 @@ json to_json(const Event& event) {
             },
             [](const DestinationResumed& e) {
                 return json{{"event", "destination_resumed"}, {"resume_ms", vmm::to_ms(e.resume)}};
+            },
+            [](const Resumed& e) {
+                json object = resume_json(e);
+                object["event"] = "resumed";
+                return object;
             },
             [](const Ended& e) {
                 return json{

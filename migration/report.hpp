@@ -28,6 +28,7 @@ struct Report {
     std::optional<vmm::Drain> drain;  // part of parts.pause
     std::optional<vmm::Duration> predicted_downtime;
     std::vector<Round> rounds;
+    std::vector<Resumed> resumes;  // after broken connections
     std::optional<std::uint64_t> bytes_sent;
     bool digest_verified = false;
 };

@@ -31,6 +31,17 @@ std::uint64_t hash_of(std::span<const std::span<const std::byte>> parts) {
     return XXH3_64bits_digest(&state);
 }
 
+// How long the destination is asked to keep what it has: a little longer than we try, so that the last try is
+// not in vain.
+std::uint32_t keep_ms(const std::optional<vmm::Duration>& retry) {
+    constexpr Duration margin = std::chrono::seconds{5};
+    if (!retry) {
+        return 0;
+    }
+    const auto keep = std::chrono::ceil<std::chrono::milliseconds>(*retry + margin).count();
+    return static_cast<std::uint32_t>(std::min<std::int64_t>(keep, UINT32_MAX));
+}
+
 }  // namespace
 
 Source::Source(SourceServices services, SourceOptions options)
@@ -45,7 +56,11 @@ Source::~Source() = default;
 
 Outcome Source::run() {
     started_at_ = services_.clock.now();
-    if (auto moved = up_to_commit(); !moved) {
+    auto moved = up_to_commit();
+    while (!moved && may_retry(moved.error())) {
+        moved = retry();
+    }
+    if (!moved) {
         return roll_back(std::move(moved).error());
     }
     // From the first byte of Commit this side never resumes by itself.
@@ -66,6 +81,11 @@ Result<void> Source::up_to_commit() {
     TRY(negotiate());
     TRY(preflight());
     TRY(prepare());
+    TRY(copier_->start());
+    return from_copy();
+}
+
+Result<void> Source::from_copy() {
     TRY(copy());
     TRY(pause());
     return final();
@@ -122,13 +142,10 @@ Result<void> Source::prepare() {
     costs_.restore = peer_duration(prepared->restore_ns);
     TRY(open_streams());
     copy_control_ = std::make_unique<CopyControl>(
-        *streams_[0], services_.clock, services_.events, options_.max_bandwidth,
-        CopyControl::Hooks{[this] { return check(); }, [this] { return bytes_sent(); }});
-    std::vector<MessageStream*> carriers;
-    for (std::size_t i = options_.streams == 0 ? 0 : 1; i < streams_.size(); ++i) {
-        carriers.push_back(streams_[i].get());
-    }
-    copier_ = TRY(Copier::create(services_.vm.memory(), services_.vm.tracker(), std::move(carriers), secret_,
+        services_.clock, services_.events, options_.max_bandwidth,
+        CopyControl::Hooks{[this] { return check(); }, [this] { return bytes_sent(); },
+                           [this] { (void)streams_[0]->send(KeepAlive{}); }});
+    copier_ = TRY(Copier::create(services_.vm.memory(), services_.vm.tracker(), carriers(), secret_,
                                  *copy_control_, services_.clock));
     if (options_.verify_full) {
         costs_.verify = 2 * copier_->hashing_time(manifest_.used_pages);
@@ -138,7 +155,9 @@ Result<void> Source::prepare() {
 
 Result<void> Source::send_boot_image(const vmm::GatheredBytes& image) {
     const auto parts = image.parts();
-    TRY(streams_[0]->send(Prepare{options_.streams, options_.verify_full, hash_of(parts)}, deadline()));
+    TRY(streams_[0]->send(
+        Prepare{options_.streams, options_.verify_full, hash_of(parts), keep_ms(options_.retry)},
+        deadline()));
     std::size_t offset = 0;
     for (const std::span<const std::byte> part : parts) {
         for (std::size_t begin = 0; begin < part.size();) {
@@ -152,6 +171,15 @@ Result<void> Source::send_boot_image(const vmm::GatheredBytes& image) {
     return {};
 }
 
+// The streams that carry pages.
+std::vector<MessageStream*> Source::carriers() const {
+    std::vector<MessageStream*> all;
+    for (std::size_t i = options_.streams == 0 ? 0 : 1; i < streams_.size(); ++i) {
+        all.push_back(streams_[i].get());
+    }
+    return all;
+}
+
 Result<void> Source::open_streams() {
     for (std::uint16_t stream = 0; stream < options_.streams; ++stream) {
         MessageStream& messages = adopt(TRY(services_.connector.connect(deadline())));
@@ -163,7 +191,6 @@ Result<void> Source::open_streams() {
 
 Result<void> Source::copy() {
     enter(SourcePhase::copy);
-    TRY(copier_->start());
     for (;;) {
         Round round = TRY(this->round(GuestState::running));
         TRY(copier_->collect());
@@ -441,7 +468,7 @@ Duration Source::until_deadline() const {
 
 std::uint64_t Source::bytes_sent() const {
     const std::lock_guard lock{mutex_};
-    std::uint64_t total = 0;
+    std::uint64_t total = retired_bytes_;
     for (const auto& stream : streams_) {
         total += stream->bytes_sent();
     }

@@ -21,6 +21,8 @@ struct SourceOptions {
     std::optional<std::uint64_t> max_bandwidth;  // bytes/s, while the guest runs
     bool verify_full = false;
     std::optional<vmm::Duration> timeout;  // of everything before Commit
+    std::optional<vmm::Duration>
+        retry;  // how long to try to come back when the connection breaks before Commit
     vmm::Duration query_patience =
         std::chrono::seconds{10};  // how long run() asks before it reports `unknown`
 };
@@ -77,19 +79,32 @@ class Source {
     void done();
 
     vmm::Result<void> up_to_commit();
+    vmm::Result<void> from_copy();
+    // After a connection that broke: whether to come back; what the destination said last may be against it.
+    bool may_retry(vmm::Error& why);
+    // Comes back, and goes on with what the destination has kept.
+    vmm::Result<void> retry();
+    vmm::Result<void> come_back(vmm::TimePoint broken);
+    vmm::Result<PageTable> read_held(const Deadline& deadline);
+    void retire_streams();
+    std::vector<MessageStream*> carriers() const;
     void enter(SourcePhase phase);
     void reached(Moment moment);
 
     // The one rollback: whatever broke before Commit, the guest goes on here.
     Outcome roll_back(vmm::Error error);
+    // If it is paused.
+    void resume_here();
     // A destination that gives up says why before it closes: that, or else `error`.
     vmm::Error last_word(vmm::Error error);
     vmm::Error mismatch_error(const DigestMismatch& mismatch);
     // Names the pages of a digest mismatch; the guest runs again by then.
     std::string name_mismatch();
+    // The table that the destination shows next on control, in so many messages; false if it is not in order.
+    vmm::Result<bool> read_inventories(std::uint32_t count, const Deadline& deadline, PageTable& into);
     Outcome finish(Outcome outcome, std::vector<Reason> reasons);
-    // One Query over a new connection.
-    QueryOutcome ask();
+    // One Query over a new connection, for so long at most.
+    QueryOutcome ask(vmm::Duration limit);
     std::optional<Outcome> act_on(QueryOutcome answer);
     std::optional<Outcome> act_on_resolution();
     // Reasons, where a person asked for `contrary` while the destination was being asked.
@@ -128,7 +143,9 @@ class Source {
     std::unique_ptr<CopyControl> copy_control_;
     std::unique_ptr<Copier> copier_;
     bool storage_flushed_ = false;
+    std::uint64_t retired_bytes_ = 0;  // sent on connections that broke
     bool paused_ = false;
+    std::optional<vmm::Error> not_resumed_;
     bool digest_verified_ = false;
     std::uint32_t inventories_ = 0;  // that follow a digest mismatch
 

@@ -92,6 +92,7 @@ bool Source::cancel() {
     for (const auto& stream : streams_) {
         stream->shutdown();
     }
+    changed_.notify_all();
     return true;
 }
 
@@ -113,10 +114,7 @@ Outcome Source::roll_back(vmm::Error error) {
         cancelled = gate_ == Gate::cancelled;
         gate_ = Gate::settled;
     }
-    vmm::Result<void> resumed;
-    if (std::exchange(paused_, false)) {
-        resumed = services_.vm.resume();
-    }
+    resume_here();
     // A wait that ran into a limit of the user's says only that the peer was slow.
     auto passed = passed_limit();
     // In the pause itself there is no peer: what did not come to rest is what matters.
@@ -138,8 +136,8 @@ Outcome Source::roll_back(vmm::Error error) {
                       : vmm::Error{error.code(), error.text() + (inventories_ > 0 ? name_mismatch() : "")};
         reasons.push_back(reason_for(shown));
     }
-    if (!resumed) {
-        reasons.push_back({"not_resumed", resumed.error().text().substr(0, kMaxTextBytes), "the guest",
+    if (not_resumed_) {
+        reasons.push_back({"not_resumed", not_resumed_->text().substr(0, kMaxTextBytes), "the guest",
                            services_.vm.ended() ? "it has crashed and is gone here: start it again"
                                                 : "when what it names is free again: `vmm resume NAME`"});
     }
@@ -149,8 +147,21 @@ Outcome Source::roll_back(vmm::Error error) {
     }
     if (record_) {
         (void)record_->update(RecordStatus::done);
+        if (options_.retry) {
+            (void)ask(std::chrono::seconds{
+                1});  // whatever it is told, a destination that waits for us waits no longer
+        }
     }
     return finish(cancelled ? Outcome::cancelled : Outcome::failed, std::move(reasons));
+}
+
+void Source::resume_here() {
+    if (!std::exchange(paused_, false)) {
+        return;
+    }
+    if (auto resumed = services_.vm.resume(); !resumed) {
+        not_resumed_ = std::move(resumed).error();
+    }
 }
 
 vmm::Error Source::last_word(vmm::Error error) {
@@ -178,41 +189,45 @@ vmm::Error Source::mismatch_error(const DigestMismatch& mismatch) {
 }
 
 std::string Source::name_mismatch() {
-    // The peer's word decides neither how long this takes nor how much it keeps.
-    const Deadline deadline = Deadline::until(services_.clock.now() + Deadline{}.progress);
     const PageTable& table = copier_->table();
-    vmm::Bitmap seen{table.size()};
-    std::vector<std::uint64_t> pages;
-    const auto differs = [&](std::uint64_t page, const Digest& theirs) {
-        if (pages.size() < kMaxNamed && !(theirs == table.entry(page))) {
-            pages.push_back(page);
-        }
-    };
-    std::uint64_t next = 0;
-    for (std::uint32_t i = 0; i < inventories_; ++i) {
-        const auto inventory = streams_[0]->expect<Inventory>(deadline);
-        if (!inventory || inventory->first < next || inventory->hashes.empty() ||
-            inventory->first > table.size() || inventory->hashes.size() > table.size() - inventory->first) {
-            return "; the destination did not say which pages";
-        }
-        next = inventory->first + inventory->hashes.size();
-        seen.set_range(inventory->first, inventory->hashes.size());
-        for (std::uint64_t j = 0; j < inventory->hashes.size(); ++j) {
-            differs(inventory->first + j, inventory->hashes[j]);
-        }
+    auto theirs = PageTable::create(table.size(), secret_);
+    // The peer's word decides neither how long this takes nor how much it keeps.
+    const auto read =
+        theirs ? read_inventories(inventories_, Deadline::until(services_.clock.now() + Deadline{}.progress),
+                                  *theirs)
+               : vmm::Failure{theirs.error()};
+    if (!read || !*read) {
+        return "; the destination did not say which pages";
     }
-    // Pages of which the destination holds nothing at all.
-    for (std::uint64_t page = 0; page < table.size(); ++page) {
-        if (!seen.test(page)) {
-            differs(page, {});
+    std::vector<std::uint64_t> pages;
+    for (std::uint64_t page = 0; page < table.size() && pages.size() < kMaxNamed; ++page) {
+        if (!(table.entry(page) == theirs->entry(page))) {
+            pages.push_back(page);
         }
     }
     return pages.empty() ? "; its own table agrees with ours, so memory changed after it was placed"
                          : ": " + name_pages(pages);
 }
 
-QueryOutcome Source::ask() {
-    const Deadline soon = Deadline::until(services_.clock.now() + Deadline{}.progress);
+vmm::Result<bool> Source::read_inventories(std::uint32_t count, const Deadline& deadline, PageTable& into) {
+    std::uint64_t next = 0;
+    Digest sum;
+    for (std::uint32_t i = 0; i < count; ++i) {
+        const auto inventory = TRY(streams_[0]->expect<Inventory>(deadline));
+        if (inventory.first < next || inventory.hashes.empty() || inventory.first > into.size() ||
+            inventory.hashes.size() > into.size() - inventory.first) {
+            return false;
+        }
+        next = inventory.first + inventory.hashes.size();
+        for (std::uint64_t j = 0; j < inventory.hashes.size(); ++j) {
+            into.set(inventory.first + j, inventory.hashes[j], sum);
+        }
+    }
+    return true;
+}
+
+QueryOutcome Source::ask(vmm::Duration limit) {
+    const Deadline soon = Deadline::until(services_.clock.now() + limit);
     auto transport = services_.connector.connect(soon);
     if (!transport) {
         return QueryOutcome::unknown;
@@ -302,7 +317,7 @@ Outcome Source::settle() {
             return *outcome;
         }
         if (!lost) {
-            const QueryOutcome answer = ask();
+            const QueryOutcome answer = ask(Deadline{}.progress);
             lost = answer == QueryOutcome::lost;
             if (auto outcome = act_on(answer)) {
                 return *outcome;

@@ -22,6 +22,12 @@ struct Deadline {
     static Deadline until(vmm::TimePoint at) { return {vmm::Duration::max(), at}; }
 };
 
+// Whether an error is of the connection, and no word of the peer's: another connection may do better.
+inline bool is_of_link(const vmm::Error& error) {
+    return error.code() == vmm::Code::closed || error.code() == vmm::Code::timeout ||
+           error.code() == vmm::Code::io;
+}
+
 // One thread sends and one receives at a time; shutdown() may come from any thread at any moment.
 // Errors: closed (the peer, or shutdown), timeout, io.
 class Transport {

@@ -293,11 +293,50 @@ def listener_restarted(options):
         scene.source_is_well()
 
 
+def goes_on_after_a_cut(options):
+    """With --retry: what the destination holds is not sent again, wherever the connection broke before Commit."""
+    for streams in ("0", "1", "3"):
+        for side, fault in (("a", "cut@copy:5"), ("a", "truncate@copy:4=300000"), ("a", "cut@final:1"),
+                            ("b", f"cut@receiving:{int(streams) + 2}"), ("b", "cut@loaded:1")):
+            with harness.Bed(options) as bed:
+                words = {"a": [], "b": [], side: ["--fault", fault]}
+                receiver = bed.b.receive(*words["b"])
+                guest = bed.a.run("dirty.elf", append="fill=24 ws=4 pps=5000", memory="64M")
+                guest.serial.expect("ready")
+                report = bed.a.migrate(receiver.address, *harness.LIMITS, "--retry", "30s", "--verify", "full", "--streams",
+                                       streams, *words["a"])
+                json_schema.validate("report", report)
+                check(len(report["resumes"]) == 1, f"{fault}, {streams} streams: {report}")
+                check(report["resumes"][0]["kept_pages"] >= 256, f"{fault}, {streams} streams: {report['resumes']}")
+                serial = bed.b.serial()
+                serial.check()
+                serial.send("finish")
+                serial.expect("PASS")
+
+
+def gives_up_to_come_back(options):
+    """The link stays down: the guest runs on at the source, and the destination is free again."""
+    with Scene(options) as scene:
+        scene.gate.hold_at("source", "final")
+        move = scene.migrate("--retry", "1s")
+        scene.gate.wait_held("source", "final")
+        scene.link.close()
+        scene.link = Proxy(scene.listener.address)  # at another port, which the source does not know
+        scene.gate.wait_seen("destination", "parked")
+        scene.gate.release("source", "final")
+        check(move.result() == 1, move.done.stdout)
+        check("--retry" in move.done.stdout, move.done.stdout)
+        scene.guest.serial.check()
+        scene.gate.wait_seen("destination", "refused")
+        scene.receives_again()
+
+
 TESTS = {f.__name__: f for f in (
     cut_in_each_phase, several_vcpus_go_on, one_stream_cut, cut_at_commit, cut_before_running,
     destination_killed_in_each_phase, destination_killed_in_its_own_phases, destination_killed_with_streams,
     destination_killed_before_started, destination_killed_after_started, source_killed_in_each_phase,
-    source_killed_before_running, source_killed_after_commit, listener_restarted)}
+    source_killed_before_running, source_killed_after_commit, listener_restarted,
+    goes_on_after_a_cut, gives_up_to_come_back)}
 
 if __name__ == "__main__":
     harness.main(TESTS)

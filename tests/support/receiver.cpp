@@ -136,6 +136,10 @@ void Receiver::serve(std::unique_ptr<migration::Transport> transport) {
     if (session == nullptr) {
         return;
     }
+    if (hello->purpose == Purpose::resume) {
+        session->resume(*hello, first_words.release());
+        return;
+    }
     if (hello->purpose == Purpose::data) {
         session->join(*hello, first_words.release());
         return;

@@ -26,6 +26,7 @@ struct MigrateOptions {
     ClientOptions client;
     std::optional<vmm::Duration> max_pause;
     std::optional<vmm::Duration> timeout;
+    std::optional<vmm::Duration> retry;
     std::uint64_t max_bandwidth = 0;
     std::uint64_t streams = 1;
     MigrateRequest request;
@@ -53,6 +54,7 @@ MigrateRequest request_of(const MigrateOptions& options) {
     migration::Limits& limits = request.options.limits;
     limits.max_pause = options.max_pause.value_or(migration::default_max_pause(limits.max_downtime));
     request.options.timeout = options.timeout;
+    request.options.retry = options.retry;
     request.options.streams = static_cast<std::uint16_t>(options.streams);
     if (options.max_bandwidth != 0) {
         request.options.max_bandwidth = options.max_bandwidth;
@@ -112,6 +114,11 @@ void print_report(const json& report, const std::string& name, const migration::
             name, to.text(), milliseconds_text(report, "total_ms"), milliseconds_text(report, "downtime_ms"),
             milliseconds_text(report, "predicted_downtime_ms"), field(report, "rounds").size(),
             bytes_text(report, "bytes_sent"));
+        for (const json& resumed : field(report, "resumes")) {
+            print("the connection was back after {}: {} MiB had been kept\n",
+                  milliseconds_text(resumed, "outage_ms"),
+                  field(resumed, "kept_pages").get<std::uint64_t>() * vmm::kPageSize >> 20);
+        }
     } else {
         print("{}: {}\n", name,
               result == "unknown" ? "the outcome is unknown; the guest stays paused here"
@@ -208,6 +215,10 @@ void add_migrate(Commands& commands) {
               "When rounds stop shrinking: switch over, if --max-pause allows, or abort (switch)");
     add_value(app, "--verify", request.options.verify_full, parse_verify,
               "digest, or full: hash all memory afresh on both sides in the pause (digest)");
+    add_value(
+        app, "--retry", options->retry, parse_duration,
+        "When the connection breaks before the switch-over, try so long to come back and go on with what has "
+        "arrived (not at all)");
     add_value(app, "--fault", request.fault, fault_of(migration::Role::source), kFaultHelp);
     add_value(app, "--timeout", options->timeout, parse_duration, "Give up when it takes longer (never)");
     add_json(app, options->client);

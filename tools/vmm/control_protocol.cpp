@@ -119,6 +119,7 @@ Result<RequestBody> parse_migrate(Arguments arguments) {
     arguments.milliseconds("max_downtime_ms", max_downtime);
     arguments.milliseconds("max_pause_ms", max_pause);
     arguments.milliseconds("timeout_ms", request.options.timeout);
+    arguments.milliseconds("retry_ms", request.options.retry);
     migration::Limits& limits = request.options.limits;
     limits.max_downtime = max_downtime.value_or(limits.max_downtime);
     limits.max_pause = max_pause.value_or(migration::default_max_pause(limits.max_downtime));
@@ -212,6 +213,9 @@ json to_json(const MigrateRequest& request) {
     }
     if (options.timeout) {
         object["timeout_ms"] = vmm::to_ms(*options.timeout);
+    }
+    if (options.retry) {
+        object["retry_ms"] = vmm::to_ms(*options.retry);
     }
     if (request.fault) {
         object["fault"] = request.fault->text();

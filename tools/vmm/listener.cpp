@@ -228,6 +228,7 @@ void Listener::on_hello(Connection& connection) {
             connection.deadline = now() + kRoomLimit;
             return seat(connection);
         case migration::Purpose::data:
+        case migration::Purpose::resume:
             join_session(connection);
             return;
         case migration::Purpose::query:

@@ -144,7 +144,7 @@ void Listener::join_session(Connection& connection) {
     message.hello = connection.hello;
     message.peer = connection.peer;
     if (session == nullptr || !session->channel.send(message, connection.socket.get())) {
-        return reply(connection, HelloStatus::unknown_session, "no session waits for this data connection");
+        return reply(connection, HelloStatus::unknown_session, "no session waits for this connection");
     }
     connection.state = Connection::State::done;
 }

@@ -177,7 +177,10 @@ void Reception::listen_to_listener() {
             (void)channel_.send(answer);
         } else if (message.kind == ChannelMessage::Kind::join) {
             if (auto transport = SocketTransport::adopt(std::move((*received)->descriptor), message.peer)) {
-                session_->join(message.hello, faults_.wrap(std::move(*transport)));
+                const bool back = message.hello.purpose == migration::Purpose::resume;
+                auto wrapped = faults_.wrap(std::move(*transport));
+                back ? session_->resume(message.hello, std::move(wrapped))
+                     : session_->join(message.hello, std::move(wrapped));
             }
         }
     }

@@ -30,6 +30,9 @@ struct Rig {
             vm.start_error = vmm::Error{vmm::Code::kvm, "KVM_RUN"};
             advance(loaded);
             destination->on(Commit{1});
+        } else if (phase == parked) {
+            advance(receiving);
+            REQUIRE(destination->park());
         } else {
             advance(phase);
         }
@@ -49,7 +52,7 @@ struct Rig {
         }
         if (phase >= receiving && !reached(receiving)) {
             // XXH3-64 of nothing: no boot image.
-            destination->on(Prepare{0, false, 0x2d06800538d394c2});
+            destination->on(Prepare{0, false, 0x2d06800538d394c2, 1000});
         }
         if (phase >= verified && !reached(verified)) {
             REQUIRE(destination->round_end(0, {0, true}));
@@ -89,6 +92,8 @@ bool accepted(DestinationPhase phase, const Message& message) {
             return std::holds_alternative<MachineState>(message);
         case loaded:
             return std::holds_alternative<Commit>(message);
+        case parked:
+            return std::holds_alternative<Resume>(message);
         default:
             return false;
     }
@@ -99,7 +104,7 @@ bool accepted(DestinationPhase phase, const Message& message) {
 TEST_CASE("every message in every state does what the table says", "[migration]") {
     using enum DestinationPhase;
     for (const DestinationPhase phase :
-         {greeted, configured, receiving, verified, loaded, started, refused, failed}) {
+         {greeted, configured, receiving, verified, loaded, started, refused, failed, parked}) {
         for (Message message : one_of_each()) {
             Rig rig{phase};
             INFO(name_of(phase) << " <- " << message_name(message));
@@ -119,7 +124,9 @@ TEST_CASE("every message in every state does what the table says", "[migration]"
                 CHECK(!step.close);
                 const bool stays =
                     std::holds_alternative<KeepAlive>(message) || std::holds_alternative<Probe>(message);
-                CHECK(static_cast<int>(after) == static_cast<int>(phase) + (stays ? 0 : 1));
+                CHECK(after == (phase == parked ? receiving
+                                                : static_cast<DestinationPhase>(static_cast<int>(phase) +
+                                                                                (stays ? 0 : 1))));
                 continue;
             }
             CHECK(step.close);

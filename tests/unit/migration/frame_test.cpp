@@ -29,7 +29,7 @@ std::vector<Message> samples() {
             HelloReply{HelloStatus::busy, 1, "one guest is on its way"},
             manifest,
             PreflightReply{{{"a", "b", "c", "d"}}, {}, 77, 8},
-            Prepare{2, true, 99},
+            Prepare{2, true, 99, 35000},
             BootImagePart{4096},
             Prepared{1, 2},
             Pages{3, {{ExtentKind::data, 10, 2}, {ExtentKind::zero, 100, 50}}},
@@ -49,7 +49,9 @@ std::vector<Message> samples() {
             QueryAnswer{QueryOutcome::lost},
             Probe{true},
             Probed{},
-            RoundDone{8}};
+            RoundDone{8},
+            Resume{9},
+            Held{10}};
 }
 
 vmm::Result<Message> decode_frame(std::span<const std::byte> frame) {
@@ -152,6 +154,6 @@ TEST_CASE("the wire has not changed without a new protocol version", "[migration
         const vmm::Bytes frame = encode_frame(message);
         stream.insert(stream.end(), frame.begin(), frame.end());
     }
-    tests::check_golden("schema/migration-messages-v2.txt", schema);
-    tests::check_golden("stream/migration-messages-v2.bin", stream);
+    tests::check_golden("schema/migration-messages-v3.txt", schema);
+    tests::check_golden("stream/migration-messages-v3.bin", stream);
 }

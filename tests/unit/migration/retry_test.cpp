@@ -1,0 +1,176 @@
+// A connection that breaks before Commit, with --retry: the migration goes on with what the destination
+// holds, and what it holds is what its memory says.
+#include <catch2/catch.hpp>
+
+#include "tests/support/receiver.hpp"
+
+using namespace migration;
+using namespace tests;
+using namespace std::chrono_literals;
+
+namespace {
+
+SourceOptions with_retry(std::uint16_t streams) {
+    SourceOptions options;
+    options.streams = streams;
+    options.retry = 20s;
+    return options;
+}
+
+void fill(Bed& bed, std::uint64_t pages) {
+    for (std::uint64_t page = 0; page < pages; ++page) {
+        fill_page(bed.source.memory(), page, 1);
+    }
+}
+
+void check_moved(Bed& bed) {
+    CHECK(bed.receiver.vm.running);
+    CHECK(!bed.source.running);
+    CHECK(bed.source.released);
+    CHECK(!first_difference(bed.source.memory(), bed.receiver.vm.memory()));
+    using enum RecordStatus;
+    CHECK(bed.source_records.history(Role::source) == std::vector{intent, committing, done});
+    CHECK(bed.receiver.records.history(Role::destination) == std::vector{ready, started, running, done});
+}
+
+}  // namespace
+
+TEST_CASE("a link that breaks in the copy, and comes back, costs what was on its way", "[migration]") {
+    const auto streams = GENERATE(std::uint16_t{0}, std::uint16_t{1}, std::uint16_t{3});
+    constexpr std::uint64_t pages = 3 * kChunkPages;
+    Bed bed{pages};
+    fill(bed, pages);
+    // Some frames into the first connection that carries pages.
+    bed.receiver.faults.resize(streams == 0 ? 1 : 2);
+    bed.receiver.faults.back() = {Fault::Kind::cut, Fault::Direction::send, 5'500'000};
+    const Outcome outcome = bed.migrate(with_retry(streams));
+    INFO(streams << " streams: "
+                 << (bed.migration_report.reasons.empty() ? "" : bed.migration_report.reasons.front().what));
+    REQUIRE(outcome == Outcome::completed);
+    check_moved(bed);
+    const std::vector<Resumed>& resumes = bed.migration_report.resumes;
+    REQUIRE(resumes.size() == 1);
+    CHECK(resumes.front().kept_pages >= 1024);
+    CHECK(resumes.front().owed_pages <= pages - 1024);
+    std::uint64_t sent = 0;
+    for (const Round& round : bed.migration_report.rounds) {
+        sent += round.data_pages;
+    }
+    CHECK(sent <= pages - 1024);  // of rounds that ended: what had arrived was not sent again
+}
+
+// Every place matters: in a page that was there before, behind a page of which the table knows nothing yet,
+// in the pause, behind the loaded state.
+TEST_CASE("a session broken at any byte before Commit goes on, and is right", "[migration]") {
+    const auto connection = GENERATE(std::size_t{0}, std::size_t{1});
+    const auto direction = GENERATE(Fault::Direction::send, Fault::Direction::receive);
+    const auto run = [&](Fault fault) {
+        auto bed = std::make_unique<Bed>(24);
+        fill(*bed, 4);
+        // Rewritten while round 0 is on its way, and back again: equal hashes prove nothing then.
+        int writes = 0;
+        bed->receiver.before_send = [bed = bed.get(), writes]() mutable {
+            if (bed->source.running && ++writes < 12) {
+                bed->source.guest_writes(3, writes % 2 == 0 ? 1 : 2);
+            }
+        };
+        bed->source.on_save = [bed = bed.get()] { bed->source.guest_writes(5, 2); };
+        bed->receiver.faults.resize(connection + 1);
+        bed->receiver.faults[connection] = fault;
+        bed->migrate(with_retry(static_cast<std::uint16_t>(connection)));
+        return bed;
+    };
+    const auto whole = run({});
+    REQUIRE(whole->migration_report.outcome == Outcome::completed);
+    const std::uint64_t size = direction == Fault::Direction::send ? whole->receiver.sent(connection)
+                                                                   : whole->receiver.received(connection);
+    int resumed = 0;
+    for (std::uint64_t byte = 0; byte < size; byte += direction == Fault::Direction::send ? 97 : 5) {
+        const auto bed = run({Fault::Kind::cut, direction, byte});
+        const auto& reasons = bed->migration_report.reasons;
+        INFO("cut before byte " << byte << " of " << size << ": "
+                                << (reasons.empty() ? "" : reasons.front().what));
+        REQUIRE(bed->source.running != bed->receiver.vm.running);
+        REQUIRE(bed->source.released == bed->receiver.vm.running);
+        if (bed->receiver.vm.running) {
+            REQUIRE(!first_difference(bed->source.memory(), bed->receiver.vm.memory()));
+        }
+        if (!bed->migration_report.resumes.empty()) {
+            REQUIRE(bed->receiver.vm.running);
+            ++resumed;
+        }
+    }
+    // A data connection brings nothing back but the answer to its Hello, before there is anything to keep.
+    const bool nothing_kept = connection == 1 && direction == Fault::Direction::receive;
+    CHECK(nothing_kept == (resumed == 0));
+}
+
+TEST_CASE("without --retry nothing is kept", "[migration]") {
+    Bed bed{2 * kChunkPages};
+    fill(bed, 2 * kChunkPages);
+    bed.receiver.faults = {{}, {Fault::Kind::cut, Fault::Direction::send, 2'000'000}};
+    SourceOptions options;
+    options.streams = 1;
+    CHECK(bed.migrate(options) == Outcome::failed);
+    CHECK(bed.source.running);
+    CHECK(bed.receiver.records.status(Role::destination) == RecordStatus::refused);
+    CHECK(bed.migration_report.resumes.empty());
+}
+
+TEST_CASE("a cancel while the link is down leaves the guest running at the source", "[migration]") {
+    Bed bed{2 * kChunkPages};
+    fill(bed, 2 * kChunkPages);
+    bed.receiver.faults = {{}, {Fault::Kind::cut, Fault::Direction::send, 2'000'000}};
+    std::atomic<bool> cancelled = false;
+    bed.events.on_destination = [&](DestinationPhase phase) {
+        if (phase == DestinationPhase::parked) {
+            cancelled = bed.engine->cancel();
+        }
+    };
+    CHECK(bed.migrate(with_retry(1)) == Outcome::cancelled);
+    CHECK(cancelled);
+    CHECK(bed.source.running);
+    CHECK(!bed.receiver.vm.running);
+}
+
+TEST_CASE("a parked session cannot start, and Query ends it for ever", "[migration]") {
+    ScriptedDestination vm;
+    MemoryRecords records;
+    EventLog events;
+    Hello hello;
+    hello.versions = {kProtocolVersion};
+    Destination destination{hello, "peer", {vm, records, vmm::real_clock(), events, {}}};
+    Manifest manifest;
+    manifest.name = "guest";
+    manifest.ram_bytes = 8 * vmm::kPageSize;
+    destination.on(manifest);
+    destination.on(Prepare{0, false, 0x2d06800538d394c2, 1000});
+    REQUIRE(destination.round_end(0, {0, true}));
+    destination.on(Finish{});
+    destination.on(MachineState{vmm::Bytes(8), 0});
+    REQUIRE(destination.phase() == DestinationPhase::loaded);
+    REQUIRE(destination.park());
+    SECTION("a late Commit refuses it") {
+        CHECK(destination.on(Commit{1}).close);
+        CHECK(!vm.running);
+        CHECK(destination.phase() == DestinationPhase::refused);
+    }
+    SECTION("Query") {
+        CHECK(destination.query() == QueryOutcome::refused);
+        CHECK(!destination.resumable());
+        CHECK(!destination.park());
+        CHECK(destination.on(Resume{1}).close);
+        CHECK(records.status(Role::destination) == RecordStatus::refused);
+    }
+    SECTION("resumed, it begins with what its memory holds, not with what it was told") {
+        fill_page(vm.memory(), 2, 9);
+        const Step step = destination.on(Resume{7});
+        REQUIRE(step.replies.size() == 2);
+        CHECK(std::get<Held>(step.replies[0]).inventories == 1);
+        const auto& inventory = std::get<Inventory>(step.replies[1]);
+        CHECK(!(inventory.hashes.at(2) == Digest{}));
+        CHECK(inventory.hashes.at(1) == Digest{});
+        CHECK(destination.round_end(0, {7, true}));
+        CHECK(destination.on(Finish{}).replies.size() >= 1);  // another digest: it holds that page
+    }
+}
