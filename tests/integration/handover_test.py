@@ -307,7 +307,7 @@ def goes_on_after_a_cut(options):
                                        streams, *words["a"])
                 json_schema.validate("report", report)
                 check(len(report["resumes"]) == 1, f"{fault}, {streams} streams: {report}")
-                check(report["resumes"][0]["kept_pages"] >= 256, f"{fault}, {streams} streams: {report['resumes']}")
+                check(report["resumes"][0]["kept_pages"] > 0, f"{fault}, {streams} streams: {report['resumes']}")
                 serial = bed.b.serial()
                 serial.check()
                 serial.send("finish")
