@@ -1,78 +1,15 @@
 // A guest's memory that means the worst: rings and requests of every virtio device are the input's bytes.
 // Oracle: the sanitizers, and that a device comes to rest however its driver behaves.
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include <future>
-#include <thread>
-
-#include "devices/virtio/factory.hpp"
-#include "vmm/base/check.hpp"
+#include "tests/fuzz/virtio.hpp"
 
 namespace {
 
-using devices::virtio::Device;
 using devices::virtio::MmioTransport;
 
 constexpr std::uint64_t kMemoryBytes = 256 << 10;  // the least that a region can have
 constexpr std::uint64_t kQueueBytes = 0x3000;      // descriptors, available ring, used ring: a page each
 constexpr std::size_t kHeaderBytes = 8;
 constexpr vmm::Duration kRest = std::chrono::seconds{5};
-
-// One loop and its thread for all inputs.
-struct IoThread {
-    IoThread() : loop(std::move(*vmm::EventLoop::create())), thread([this] { (void)loop->run(); }) {}
-    ~IoThread() {
-        loop->stop();
-        thread.join();
-    }
-    // Twice: what was ready before the first has then been served.
-    void sync() {
-        for (int i = 0; i < 2; ++i) {
-            std::promise<void> served;
-            loop->post([&] { served.set_value(); });
-            served.get_future().wait();
-        }
-    }
-    std::unique_ptr<vmm::EventLoop> loop;
-    std::thread thread;
-};
-
-std::unique_ptr<Device> make_disk(vmm::EventLoop& loop) {
-    char path[] = "/tmp/fuzz-disk-XXXXXX";
-    const vmm::UniqueFd made{::mkstemp(path)};
-    VERIFY(made && ::ftruncate(made.get(), 1 << 20) == 0);
-    auto disk = devices::virtio::make_device({"disk", 0, devices::virtio::DiskConfig{path}}, loop, {});
-    VERIFY(disk.has_value() && ::unlink(path) == 0);
-    return std::move(disk->device);
-}
-
-std::unique_ptr<Device> make_net(vmm::UniqueFd& wire) {
-    std::array<int, 2> ends{};
-    VERIFY(::socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends.data()) == 0);
-    wire = vmm::UniqueFd{ends[1]};
-    auto net = devices::virtio::Net::create(devices::virtio::Tap::adopt(vmm::UniqueFd{ends[0]}), {});
-    VERIFY(net.has_value());
-    const std::array<std::byte, 3000> frame{};
-    (void)!::write(wire.get(), frame.data(), frame.size());
-    return std::move(*net);
-}
-
-std::unique_ptr<Device> make(unsigned kind, vmm::UniqueFd& wire, vmm::EventLoop& loop) {
-    switch (kind % 4) {
-        case 0:
-            return make_disk(loop);
-        case 1:
-            return make_net(wire);
-        case 2:
-            return std::move(
-                devices::virtio::make_device({"console", 0, devices::virtio::ConsoleConfig{}}, loop, {})
-                    ->device);
-        default:
-            return std::move(
-                devices::virtio::make_device({"rng", 0, devices::virtio::RngConfig{}}, loop, {})->device);
-    }
-}
 
 void write(MmioTransport& transport, std::uint64_t reg, std::uint32_t value) {
     transport.write(reg, vmm::bytes_of(value));
@@ -104,7 +41,7 @@ void start(MmioTransport& transport, std::span<const std::uint8_t> header) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    static IoThread io;
+    static fuzz::IoThread io;
     static auto memory = vmm::GuestMemory::create(std::vector<vmm::RegionConfig>{{vmm::Gpa{0}, kMemoryBytes}},
                                                   vmm::Backing::small);
     if (size < kHeaderBytes) {
@@ -116,8 +53,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::copy_n(input.begin(), std::min(input.size(), contents.size()), contents.begin());
     VERIFY(memory->write(vmm::Gpa{0}, contents).has_value());
 
-    vmm::UniqueFd wire;
-    auto made = MmioTransport::create(make(header[0], wire, *io.loop),
+    fuzz::Wire wire;
+    auto made = MmioTransport::create(fuzz::make_virtio(fuzz::kind_of(header[0]), wire, *io.loop),
                                       {"fuzz", 0, *memory, *io.loop, [](const std::string&) {}});
     VERIFY(made.has_value());
     MmioTransport& transport = **made;

@@ -120,7 +120,7 @@ class ScriptedSource final : public migration::SourceVm {
     vmm::UnionTracker union_;
 };
 
-class ScriptedDestination final : public migration::DestinationVm {
+class ScriptedDestination : public migration::DestinationVm {
   public:
     migration::PreflightReply examine(const migration::Manifest& manifest) override;
     vmm::Result<Costs> prepare(const migration::Manifest& manifest,

@@ -7,6 +7,7 @@
 
 #include "vmm/base/bytes.hpp"
 #include "vmm/guest/memory.hpp"
+#include "vmm/machine/boot_image.hpp"
 
 namespace tests {
 
@@ -195,6 +196,28 @@ inline vmm::Bytes linux_image() {
     patch(image, LinuxAt::kPreferredAddress, std::uint64_t{LinuxAt::kAddress});
     patch(image, LinuxAt::kInitSize, std::uint32_t{0x10000});
     return image;
+}
+
+// Everything that an accepted image promises to whoever places it.
+inline bool is_sound(const vmm::BootImage& image, vmm::GuestMemory& memory) {
+    if (image.segments.size() > vmm::BootImage::kMaxSegments || !vmm::place(image, memory)) {
+        return false;
+    }
+    for (std::size_t i = 0; i < image.segments.size(); ++i) {
+        const vmm::BootSegment& a = image.segments[i];
+        const std::uint64_t a_end = a.gpa + a.data.size() + a.zero_bytes;
+        const bool is_firmware = a.gpa >= 0xe0000 && a_end <= 0x100000;
+        if (a_end > 0x9fc00 && a.gpa < 0x100000 && !is_firmware) {
+            return false;
+        }
+        for (std::size_t j = 0; j < i; ++j) {
+            const vmm::BootSegment& b = image.segments[j];
+            if (a_end > b.gpa && b.gpa + b.data.size() + b.zero_bytes > a.gpa) {
+                return false;
+            }
+        }
+    }
+    return true;
 }
 
 }  // namespace tests
