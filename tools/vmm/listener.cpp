@@ -71,6 +71,9 @@ std::variant<int, Accepted> Listener::run() {
             return std::move(*child_);
         }
         accept_connections();
+        if (child_) {
+            return std::move(*child_);
+        }
     }
 }
 
@@ -150,7 +153,14 @@ void Listener::accept_connections() {
             return;
         }
         if (connections_.size() >= kMaxPending) {
-            // Who means it says Hello at once: the oldest that did not is the least likely to.
+            // Who means it says Hello at once: it is read before room is made, however many came meanwhile.
+            serve_connections();
+            if (child_) {
+                return;
+            }
+        }
+        if (connections_.size() >= kMaxPending) {
+            // The oldest that did not is the least likely to.
             const auto silent = std::find_if(
                 connections_.begin(), connections_.end(),
                 [](const auto& connection) { return connection->state == Connection::State::hello; });
