@@ -97,7 +97,10 @@ Result<bool> DestinationSession::serve(MessageStream& control, Incoming incoming
             return true;
         }
     }
-    if (std::holds_alternative<Finish>(incoming.message)) {
+    // The last pages may be under way on data connections still; out of place or without such, nothing is
+    // waited for.
+    if (std::holds_alternative<Finish>(incoming.message) && destination_.streams() != 0 &&
+        destination_.phase() == DestinationPhase::receiving) {
         TRY(wait_quiet());
     }
     vmm::Bytes payload(incoming.payload_bytes);

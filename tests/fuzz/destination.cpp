@@ -4,49 +4,23 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include <cstring>
 #include <map>
 
 #include "migration/destination_session.hpp"
 #include "migration/preflight.hpp"
 #include "tests/fuzz/input.hpp"
 #include "tests/support/receiver.hpp"
+#include "tests/support/script_transport.hpp"
 #include "vmm/base/check.hpp"
 #include "vmm/state/encode.hpp"
 
 namespace {
 
 using namespace migration;
+using tests::ScriptTransport;
 
 constexpr std::uint64_t kMaxRam = 1 << 20;
 constexpr std::size_t kMaxData = 2;  // data connections
-
-// Reads a script to its end; what is sent to it is gone.
-class ScriptTransport final : public Transport {
-  public:
-    explicit ScriptTransport(std::span<const std::byte> script) : script_(script) {}
-
-    vmm::Result<void> send(std::span<const iovec>, const Deadline&) override {
-        return shut_ ? vmm::fail(vmm::Code::closed, "shut") : vmm::Result<void>{};
-    }
-    vmm::Result<void> receive(std::span<const iovec> parts, const Deadline&) override {
-        for (const iovec& part : parts) {
-            const auto some = script_.take_bytes(part.iov_len);
-            if (shut_ || some.size() < part.iov_len) {
-                return vmm::fail(vmm::Code::closed, "the script ends");
-            }
-            std::memcpy(part.iov_base, some.data(), some.size());
-        }
-        return {};
-    }
-    void shutdown() override { shut_ = true; }
-    void abort() override { shut_ = true; }
-    std::string peer() const override { return "script"; }
-
-  private:
-    fuzz::Input script_;
-    std::atomic<bool> shut_ = false;
-};
 
 // Takes what preflight accepts on a host without features, up to kMaxRam.
 class Vm final : public tests::ScriptedDestination {
