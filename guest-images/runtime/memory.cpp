@@ -38,10 +38,12 @@ class PageTables {
     uint64_t root() const { return reinterpret_cast<uint64_t>(pml4_); }
 
     // Nothing was mapped there before, so no TLB needs to know.
-    void map_block(uint64_t address, uint64_t flags) {
+    void map_block(uint64_t address, uint64_t flags) { map(address, address | flags); }
+    // The entry for the 2 MiB at `address`.
+    void map(uint64_t address, uint64_t value) {
         uint64_t* pdpt = below(pml4_, address >> 39);
         uint64_t* pd = below(pdpt, address >> 30);
-        pd[(address >> 21) % kEntries] = address | flags;
+        pd[(address >> 21) % kEntries] = value;
     }
 
   private:
@@ -123,6 +125,14 @@ void Memory::map(const BootInfo& info) {
 
 void Memory::map_device(uint64_t address) {
     tables.map_block(address / kBlockSize * kBlockSize, kEntryDevice);
+}
+
+void Memory::map_table(uint64_t address, uint64_t table) {
+    tables.map(address, table | kEntryTable);
+}
+
+void Memory::reload() const {
+    load(page_tables);
 }
 
 Pages Memory::take(uint64_t pages) {

@@ -59,6 +59,12 @@ class Memory {
     // Maps the 2 MiB around a device's registers. Only after map().
     void map_device(uint64_t address);
 
+    // Makes `table`, a page of it, the page table of the 2 MiB at `address`, which nothing else uses. Only
+    // after map().
+    void map_table(uint64_t address, uint64_t table);
+    // Loads the page tables anew: what was changed in them counts.
+    void reload() const;
+
     // The sum of the boot protocol's RAM, rounded up: holes below 1 MiB do not show.
     uint64_t mib() const { return mib_; }
 

@@ -165,6 +165,15 @@ write_debug:  // RDI = uint64_t[5] as above
     movq %rax, %dr7
     iretq
 
+triple_fault:  // an exception that no handler can be found for, nor one for that
+    lidt empty_idt(%rip)
+    ud2
+
+halt_forever:  // nothing but an NMI or an INIT ends it
+    cli
+1:  hlt
+    jmp 1b
+
 // Interrupts.
 
     // Clobbers RAX, RCX and RDX.
@@ -256,7 +265,11 @@ spurious_interrupt:  // SDM volume 3 section 10.9: no EOI
     .balign 8
 ring0_table:
     .quad read_msr, write_msr, read_cpuid, enable_interrupts, halt, load_page_tables
-    .quad read_control, write_control, read_debug, write_debug, halt_while
+    .quad read_control, write_control, read_debug, write_debug, halt_while, triple_fault, halt_forever
+
+empty_idt:
+    .word 0
+    .quad 0
 
     .globl virtio_interrupt_table
 virtio_interrupt_table:

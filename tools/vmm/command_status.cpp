@@ -19,7 +19,11 @@ void print_status(const json& status) {
     row("memory", bytes_text(status, "memory_bytes"));
     row("vcpus", number("vcpus"));
     row("uptime", milliseconds_text(status, "uptime_ms"));
-    row("resets", number("resets"));
+    row("resets", fmt::format("{}, after {} triple faults", number("resets"), number("triple_faults")));
+    if (const json& stray = field(status, "unassigned_accesses"); stray.is_object()) {
+        row("unassigned", fmt::format("{} port and {} memory accesses that no device answered",
+                                      number_text(stray, "ports"), number_text(stray, "memory")));
+    }
     row("role", text_of(status, "role"));
     if (!text_of(status, "peer").empty()) {
         row("peer", text_of(status, "peer"));

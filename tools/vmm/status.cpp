@@ -64,6 +64,7 @@ json status_of(migration::Guest& guest, MigrationService& migrations, vmm::TimeP
             {"peer", leaving ? json(migrations.peer()) : json(nullptr)},
             {"uptime_ms", vmm::to_ms(vmm::real_clock().now() - owned_since)},
             {"resets", guest.lifecycle->resets()},
+            {"triple_faults", guest.machine->requests().triple_faults()},
             {"epoch", guest.epoch},
             {"unassigned_accesses",
              {{"ports", guest.machine->ports().unassigned_accesses()},
@@ -82,6 +83,7 @@ json status_of_arriving(const std::string& name, const std::string& peer) {
             {"peer", peer},
             {"uptime_ms", nullptr},
             {"resets", nullptr},
+            {"triple_faults", nullptr},
             {"epoch", nullptr},
             {"unassigned_accesses", nullptr},
             {"migration", nullptr}};

@@ -34,8 +34,7 @@ void ExitDispatcher::serve(const Vcpu& vcpu, const Exit& exit) {
                            mmio_.read(mmio.address, mmio.data);
                        }
                    },
-                   // A triple fault resets a PC.
-                   [&](const ShutdownExit&) { requests_.reset(); },
+                   [&](const ShutdownExit&) { requests_.triple_fault(); },
                    [&](const SystemEventExit& event) {
                        if (event.kind == SystemEventExit::Kind::power_off) {
                            requests_.power_off();

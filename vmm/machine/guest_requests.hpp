@@ -25,6 +25,11 @@ class GuestRequests final : public MachineControl {
     void exit(std::uint8_t value) override { post({GuestRequest::Kind::exit, value, {}}); }
     void reset() override { post({GuestRequest::Kind::reset, 0, {}}); }
     void power_off() override { post({GuestRequest::Kind::power_off, 0, {}}); }
+    // A vCPU shut down, which resets a PC.
+    void triple_fault() {
+        triple_faults_.fetch_add(1, std::memory_order_relaxed);
+        reset();
+    }
     // The guest cannot go on: a KVM_RUN that failed, an error of KVM.
     void crash(std::string text) { post({GuestRequest::Kind::crash, 0, std::move(text)}); }
 
@@ -32,6 +37,7 @@ class GuestRequests final : public MachineControl {
     bool pending() const { return pending_.load(std::memory_order_acquire); }
     // The oldest request, once; nothing is pending afterwards. While no vCPU runs.
     std::optional<GuestRequest> take();
+    std::uint64_t triple_faults() const { return triple_faults_.load(std::memory_order_relaxed); }
     // Called on the thread that posts, without a lock held. Before the first vCPU runs.
     void on_post(std::function<void()> call) { on_post_ = std::move(call); }
 
@@ -41,6 +47,7 @@ class GuestRequests final : public MachineControl {
     std::mutex mutex_;
     std::optional<GuestRequest> request_;
     std::atomic<bool> pending_ = false;
+    std::atomic<std::uint64_t> triple_faults_ = 0;
     std::function<void()> on_post_;
 };
 

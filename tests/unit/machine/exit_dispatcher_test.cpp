@@ -78,9 +78,11 @@ TEST_CASE("what is no access becomes a request", "[machine]") {
     using Kind = vmm::GuestRequest::Kind;
     using Event = vmm::SystemEventExit::Kind;
     CHECK(kind(vmm::ShutdownExit{}) == Kind::reset);
+    CHECK(f.requests.triple_faults() == 1);
     CHECK(kind(vmm::SystemEventExit{Event::power_off, 1}) == Kind::power_off);
     CHECK(kind(vmm::SystemEventExit{Event::reset, 2}) == Kind::reset);
     CHECK(kind(vmm::SystemEventExit{Event::other, 3}) == Kind::crash);
+    CHECK(f.requests.triple_faults() == 1);
     CHECK_FALSE(f.dispatcher.must_stop());
     f.serve(vmm::InterruptedExit{});
     CHECK_FALSE(f.dispatcher.must_stop());
