@@ -56,12 +56,10 @@ vmm::Bytes announced(const Message& message) {
 
 TEST_CASE("memory for what a peer announces is not there before its bytes are", "[migration]") {
     Rig rig;
-    Manifest large = manifest_of(kPages * vmm::kPageSize);
-    large.cpu.msrs.resize(4096);
-    for (std::uint32_t i = 0; i < 256; ++i) {
-        large.devices.push_back({std::string(32, 'd'), i, 1, std::string(64, 'i')});
-    }
-    CHECK_FALSE(rig.run(announced(large)));
+    const std::string text(kMaxTextBytes, 'x');
+    const vmm::Bytes header =
+        announced(PreflightReply{std::vector<Reason>(250, {"code", text, text, text}), {}, 0, 0});
+    CHECK_FALSE(rig.run(header));
     CHECK(rig.asked.largest_part <= std::size_t{256} << 10);
     CHECK_FALSE(rig.vm.prepared());
 }
