@@ -8,6 +8,7 @@
 
 #include "migration/message.hpp"
 #include "migration/policy.hpp"
+#include "migration/transport.hpp"
 #include "vmm/base/clock.hpp"
 #include "vmm/guest/device.hpp"
 
@@ -50,6 +51,10 @@ struct SessionOpened {
     std::string session;
     std::string peer;
     std::uint16_t streams = 0;
+};
+// Both sides have proved who they are, and what follows is encrypted; of the control connection.
+struct Secured {
+    TlsFacts tls;
 };
 struct Warned {
     Reason reason;
@@ -117,7 +122,7 @@ struct Ended {
 
 struct Event {
     vmm::TimePoint at;
-    std::variant<SourceEntered, DestinationEntered, SessionOpened, Warned, RoundStarted, Progressed,
+    std::variant<SourceEntered, DestinationEntered, SessionOpened, Secured, Warned, RoundStarted, Progressed,
                  RoundFinished, Decided, Reached, Drained, DestinationTimes, DestinationResumed, Resumed,
                  Ended>
         what;

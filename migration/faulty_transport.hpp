@@ -47,11 +47,15 @@ class FaultyTransport final : public Transport {
         : inner_(std::move(inner)), point_(point) {}
     ~FaultyTransport() override;
 
+    vmm::Result<void> introduce(const Hello& hello, const Deadline& deadline) override {
+        return inner_->introduce(hello, deadline);
+    }
     vmm::Result<void> send(std::span<const iovec> parts, const Deadline& deadline) override;
     vmm::Result<void> receive(std::span<const iovec> parts, const Deadline& deadline) override;
     void shutdown() override;
     void abort() override;
     double delivery_rate() const override { return inner_->delivery_rate(); }
+    LinkSecurity security() const override { return inner_->security(); }
     std::string peer() const override { return inner_->peer(); }
 
     // Bytes that passed.

@@ -16,6 +16,7 @@ Hello make_hello(Purpose purpose, const SessionId& session, const Secret& secret
 }
 
 Result<void> greet(MessageStream& stream, const Hello& hello, const Deadline& deadline) {
+    TRY(stream.introduce(hello, deadline));
     TRY(stream.send(hello, deadline));
     const HelloReply reply = TRY(stream.expect<HelloReply>(deadline));
     switch (reply.status) {
@@ -33,6 +34,12 @@ Result<void> greet(MessageStream& stream, const Hello& hello, const Deadline& de
             return fail(Code::refused, "{}: {}", stream.peer(), reply.text);
     }
     return fail(Code::protocol, "{} gave no answer to Hello", stream.peer());
+}
+
+Reason exposed_link(const MessageStream& stream) {
+    return {"insecure",
+            "the guest's memory travels in the clear, and could be read and changed on the way (--insecure)",
+            stream.peer(), "give --tls-dir on both hosts"};
 }
 
 Result<Examined> examine_at(MessageStream& control, Manifest& manifest, const vmm::Clock& clock,

@@ -12,6 +12,9 @@ Hello make_hello(Purpose purpose, const SessionId& session, const Secret& secret
 // Sends Hello and takes the answer; anything but `ok` is an error with the destination's words.
 vmm::Result<void> greet(MessageStream& stream, const Hello& hello, const Deadline& deadline);
 
+// What the user should know of a connection that anybody can read and change on its way.
+Reason exposed_link(const MessageStream& stream);
+
 struct Examined {
     PreflightReply reply;
     vmm::Duration round_trip{};

@@ -22,6 +22,10 @@ class MessageStream {
   public:
     explicit MessageStream(std::unique_ptr<Transport> transport) : transport_(std::move(transport)) {}
 
+    // Before the first message, by who has opened the connection.
+    vmm::Result<void> introduce(const Hello& hello, const Deadline& deadline) {
+        return transport_->introduce(hello, deadline);
+    }
     vmm::Result<void> send(const Message& message, const Deadline& deadline = {});
     // Sends a message and its payload in one go.
     vmm::Result<void> send(const Message& message, std::span<const iovec> payload,
@@ -42,6 +46,7 @@ class MessageStream {
     // Hands the transport on: whoever read the first message is not who serves the connection.
     std::unique_ptr<Transport> release() { return std::move(transport_); }
     double delivery_rate() const { return transport_->delivery_rate(); }
+    LinkSecurity security() const { return transport_->security(); }
     std::string peer() const { return transport_->peer(); }
     std::uint64_t bytes_sent() const { return bytes_sent_.load(std::memory_order_relaxed); }
 

@@ -69,6 +69,13 @@ json drain_json(const vmm::Drain& drain) {
     return {{"requests", drain.requests}, {"ms", vmm::to_ms(drain.time)}};
 }
 
+json tls_json(const TlsFacts& tls) {
+    return {{"version", tls.version},
+            {"cipher", tls.cipher},
+            {"ktls_send", tls.kernel_sends},
+            {"ktls_receive", tls.kernel_receives}};
+}
+
 json round_json(const Round& round) {
     return {{"round", round.number},
             {"ms", vmm::to_ms(round.duration)},
@@ -127,6 +134,7 @@ Report fold(std::span<const Event> events) {
                            report.session = e.session;
                            report.streams = e.streams;
                        },
+                       [&](const Secured& e) { report.tls = e.tls; },
                        [&](const Warned& e) { report.warnings.push_back(e.reason); },
                        [&](const RoundStarted&) { first_round = first_round.value_or(event.at); },
                        [&](const RoundFinished& e) { report.rounds.push_back(e.round); },
@@ -209,7 +217,8 @@ json to_json(const Report& report) {
             {"bytes_sent", report.bytes_sent ? json(*report.bytes_sent) : json(nullptr)},
             {"throughput_mib_s", std::move(throughput)},
             {"digest", {{"algorithm", "xxh3-128"}, {"verified", report.digest_verified}}},
-            {"streams", report.streams ? json(*report.streams) : json(nullptr)}};
+            {"streams", report.streams ? json(*report.streams) : json(nullptr)},
+            {"tls", report.tls ? tls_json(*report.tls) : json(nullptr)}};
 }
 
 json to_json(const Event& event) {
@@ -225,6 +234,11 @@ json to_json(const Event& event) {
             [](const SessionOpened& e) {
                 return json{
                     {"event", "session"}, {"session", e.session}, {"peer", e.peer}, {"streams", e.streams}};
+            },
+            [](const Secured& e) {
+                json tls = tls_json(e.tls);
+                tls["event"] = "secured";
+                return tls;
             },
             [](const Warned& e) {
                 return json{{"event", "warning"}, {"reason", to_json(e.reason)}};

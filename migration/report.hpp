@@ -21,6 +21,7 @@ struct Report {
     std::vector<Reason> warnings;
     std::string session;
     std::optional<std::uint16_t> streams;
+    std::optional<TlsFacts> tls;            // none: plain TCP, or it came to nothing before
     std::optional<vmm::Duration> setup;     // request to the first round
     std::optional<vmm::Duration> total;     // request to Running, or to the end
     std::optional<vmm::Duration> downtime;  // first vCPU asked to stop to Running received: an upper bound

@@ -93,7 +93,10 @@ Result<void> Source::from_copy() {
 
 Result<void> Source::connect() {
     enter(SourcePhase::connect);
-    adopt(TRY(services_.connector.connect(deadline())));
+    const MessageStream& control = adopt(TRY(services_.connector.connect(deadline())));
+    if (control.security().exposed) {
+        services_.events.on({services_.clock.now(), Warned{exposed_link(control)}});
+    }
     return check();
 }
 
@@ -101,7 +104,11 @@ Result<void> Source::negotiate() {
     enter(SourcePhase::negotiate);
     services_.events.on({services_.clock.now(),
                          SessionOpened{session_name_, services_.connector.address(), options_.streams}});
-    return greet(*streams_[0], make_hello(Purpose::control, session_, secret_), deadline());
+    TRY(greet(*streams_[0], make_hello(Purpose::control, session_, secret_), deadline()));
+    if (auto tls = streams_[0]->security().tls) {
+        services_.events.on({services_.clock.now(), Secured{std::move(*tls)}});
+    }
+    return {};
 }
 
 Result<void> Source::preflight() {

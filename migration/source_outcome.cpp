@@ -233,7 +233,8 @@ QueryOutcome Source::ask(vmm::Duration limit) {
         return QueryOutcome::unknown;
     }
     MessageStream stream{std::move(*transport)};
-    if (!stream.send(make_hello(Purpose::query, session_, secret_), soon)) {
+    const Hello hello = make_hello(Purpose::query, session_, secret_);
+    if (!stream.introduce(hello, soon) || !stream.send(hello, soon)) {
         return QueryOutcome::unknown;
     }
     const auto answer = stream.expect<QueryAnswer>(soon);

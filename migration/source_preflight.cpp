@@ -37,6 +37,9 @@ Result<PreflightResult> run_preflight(SourceVm& vm, Connector& connector, const 
     result.manifest = TRY(complete_manifest(vm, vm.boot_image().size()));
     Examined examined = TRY(examine_at(control, result.manifest, clock, deadline));
     result.reply = std::move(examined.reply);
+    if (control.security().exposed) {
+        result.reply.warnings.push_back(exposed_link(control));
+    }
     result.round_trip = examined.round_trip;
     result.clock_difference = examined.clock_difference;
     if (result.reply.reasons.empty()) {

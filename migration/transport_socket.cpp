@@ -1,7 +1,5 @@
 #include "migration/transport_socket.hpp"
 
-#include <fcntl.h>
-#include <linux/tcp.h>  // not <netinet/tcp.h>, whose tcp_info ends before the delivery rate
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -54,56 +52,6 @@ std::string numeric(const sockaddr* address, socklen_t length) {
     return Address{host, port}.text();
 }
 
-template <typename T>
-Result<void> set_option(int socket, int level, int name, T value, const char* text) {
-    if (::setsockopt(socket, level, name, &value, sizeof value) != 0) {
-        return fail_errno(Code::io, "set {}", text);
-    }
-    return {};
-}
-
-// What the kernel knows of the connection; zero where it is too old to say.
-tcp_info info_of(int socket) {
-    tcp_info info{};
-    socklen_t length = sizeof info;
-    (void)::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &length);
-    return info;
-}
-
-// A copy of the parts from which what was transferred is cut off at the front.
-class Remaining {
-  public:
-    explicit Remaining(std::span<const iovec> parts) : parts_(parts.begin(), parts.end()) { skip_empty(); }
-
-    bool done() const { return at_ == parts_.size(); }
-    msghdr header() {
-        msghdr header{};
-        header.msg_iov = parts_.data() + at_;
-        header.msg_iovlen = std::min<std::size_t>(parts_.size() - at_, IOV_MAX);
-        return header;
-    }
-    void advance(std::size_t bytes) {
-        while (bytes > 0) {
-            iovec& part = parts_[at_];
-            const std::size_t taken = std::min(bytes, part.iov_len);
-            part.iov_base = static_cast<std::byte*>(part.iov_base) + taken;
-            part.iov_len -= taken;
-            bytes -= taken;
-            skip_empty();
-        }
-    }
-
-  private:
-    void skip_empty() {
-        while (at_ < parts_.size() && parts_[at_].iov_len == 0) {
-            ++at_;
-        }
-    }
-
-    std::vector<iovec> parts_;
-    std::size_t at_ = 0;
-};
-
 }  // namespace
 
 Result<Address> Address::parse(std::string_view text) {
@@ -134,114 +82,20 @@ std::string Address::text() const {
 }
 
 Result<std::unique_ptr<SocketTransport>> SocketTransport::adopt(UniqueFd socket, std::string peer) {
-    const int fd = socket.get();
-    TRY(set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1, "TCP_NODELAY"));
-    TRY(set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1, "SO_KEEPALIVE"));
-    TRY(set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 5, "TCP_KEEPIDLE"));
-    TRY(set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 2, "TCP_KEEPINTVL"));
-    TRY(set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3, "TCP_KEEPCNT"));
-    TRY(set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 10'000u, "TCP_USER_TIMEOUT"));
-    if (::fcntl(fd, F_SETFL, O_NONBLOCK) != 0) {
-        return fail_errno(Code::io, "make a socket non-blocking");
-    }
-    return std::unique_ptr<SocketTransport>(new SocketTransport(std::move(socket), std::move(peer)));
+    return std::make_unique<SocketTransport>(TRY(ConnectedSocket::adopt(std::move(socket), std::move(peer))));
 }
 
-Result<void> SocketTransport::wait(short events, const Deadline& deadline, TimePoint& last_progress) const {
-    // Room for more comes in large steps: on a slow link what the peer's host has acknowledged counts as
-    // progress.
-    std::uint64_t acknowledged = events == POLLOUT ? info_of(socket_.get()).tcpi_bytes_acked : UINT64_MAX;
-    for (;;) {
-        const TimePoint at = now();
-        TimePoint until = deadline.at.value_or(TimePoint::max());
-        if (deadline.progress != vmm::Duration::max()) {
-            until = std::min(until, last_progress + deadline.progress);
-        }
-        if (at >= until && (!deadline.at || at < *deadline.at)) {
-            const std::uint64_t by_now = info_of(socket_.get()).tcpi_bytes_acked;
-            if (by_now > acknowledged) {
-                acknowledged = by_now;
-                last_progress = at;
-                continue;
-            }
-        }
-        if (at >= until) {
-            return fail(Code::timeout, "{} did not answer in time", peer_);
-        }
-        timespec timeout{};
-        if (until != TimePoint::max()) {
-            const auto left = std::chrono::nanoseconds{until - at}.count();
-            timeout = {left / 1'000'000'000, left % 1'000'000'000};
-        }
-        pollfd entry{socket_.get(), events, 0};
-        const int ready = ::ppoll(&entry, 1, until == TimePoint::max() ? nullptr : &timeout, nullptr);
-        if (ready > 0) {
-            return {};
-        }
-        if (ready < 0 && errno != EINTR) {
-            return fail_errno(Code::io, "wait for {}", peer_);
-        }
-    }
-}
-
-Result<void> SocketTransport::transfer(std::span<const iovec> parts, const Deadline& deadline,
-                                       Direction direction) {
-    Remaining remaining{parts};
-    TimePoint last_progress = now();
-    while (!remaining.done()) {
-        if (deadline.at && now() >= *deadline.at) {
-            return fail(Code::timeout, "{} was too slow", peer_);
-        }
-        msghdr header = remaining.header();
-        const ssize_t moved = direction == Direction::send ? ::sendmsg(socket_.get(), &header, MSG_NOSIGNAL)
-                                                           : ::recvmsg(socket_.get(), &header, 0);
-        if (moved > 0) {
-            remaining.advance(static_cast<std::size_t>(moved));
-            last_progress = now();
-        } else if (moved == 0) {
-            return fail(Code::closed, "{} closed the connection", peer_);
-        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            TRY(wait(direction == Direction::send ? POLLOUT : POLLIN, deadline, last_progress));
-        } else if (errno == EPIPE || errno == ECONNRESET) {
-            return fail_errno(Code::closed, "connection to {}", peer_);
-        } else if (errno == ETIMEDOUT) {
-            return fail_errno(Code::timeout, "connection to {}", peer_);
-        } else if (errno != EINTR) {
-            return fail_errno(Code::io, "connection to {}", peer_);
-        }
-    }
-    return {};
-}
-
-Result<void> SocketTransport::send(std::span<const iovec> parts, const Deadline& deadline) {
-    return transfer(parts, deadline, Direction::send);
-}
-
-Result<void> SocketTransport::receive(std::span<const iovec> parts, const Deadline& deadline) {
-    return transfer(parts, deadline, Direction::receive);
-}
-
-void SocketTransport::shutdown() {
-    if (socket_) {
-        (void)::shutdown(socket_.get(), SHUT_RDWR);
-    }
-}
-
-void SocketTransport::abort() {
-    // Dissolving the association (connect(2), AF_UNSPEC) purges the send queue and resets the connection.
-    sockaddr nobody{};
-    nobody.sa_family = AF_UNSPEC;
-    (void)::connect(socket_.get(), &nobody, sizeof nobody);
-}
-
-double SocketTransport::delivery_rate() const {
-    return static_cast<double>(info_of(socket_.get()).tcpi_delivery_rate);
-}
-
-Result<std::unique_ptr<Transport>> SocketConnector::connect(const Deadline& deadline) {
-    const AddrinfoList list = TRY(resolve(address_, 0));
-    vmm::Error last{Code::io, fmt::format("{}: no address", address_.text())};
+Result<ConnectedSocket> connect_to(const Address& address, Reach reach, const Deadline& deadline) {
+    const AddrinfoList list = TRY(resolve(address, 0));
+    vmm::Error last{Code::io, fmt::format("{}: no address", address.text())};
     for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
+        if (reach == Reach::this_host && !is_loopback(*entry->ai_addr)) {
+            last = {Code::refused,
+                    fmt::format("{} is not on this host, and without TLS the guest's memory could be read "
+                                "and changed on the way; give --tls-dir, or --insecure to do so all the same",
+                                address.text())};
+            continue;
+        }
         UniqueFd socket{::socket(entry->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
         if (!socket) {
             last = fail_errno(Code::io, "socket").value();
@@ -269,16 +123,20 @@ Result<std::unique_ptr<Transport>> SocketConnector::connect(const Deadline& dead
             }
         }
         if (error == 0) {
-            return std::unique_ptr<Transport>(
-                TRY(SocketTransport::adopt(std::move(socket), address_.text())));
+            return ConnectedSocket::adopt(std::move(socket), address.text());
         }
         last =
             vmm::Error::from_errno(Code::io,
                                    fmt::format("connect to {} (is `vmm receive --listen {}` running there?)",
-                                               address_.text(), address_.text()),
+                                               address.text(), address.text()),
                                    error);
     }
     return vmm::Failure{std::move(last)};
+}
+
+Result<std::unique_ptr<Transport>> SocketConnector::connect(const Deadline& deadline) {
+    return std::unique_ptr<Transport>{
+        std::make_unique<SocketTransport>(TRY(connect_to(address_, reach_, deadline)))};
 }
 
 Result<Listener> Listener::listen(const Address& address) {
@@ -287,7 +145,10 @@ Result<Listener> Listener::listen(const Address& address) {
     if (!socket) {
         return fail_errno(Code::io, "socket");
     }
-    TRY(set_option(socket.get(), SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR"));
+    const int reuse = 1;
+    if (::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse) != 0) {
+        return fail_errno(Code::io, "set SO_REUSEADDR");
+    }
     if (::bind(socket.get(), list->ai_addr, list->ai_addrlen) != 0 || ::listen(socket.get(), 128) != 0) {
         return fail_errno(Code::io, "listen on {}", address.text());
     }
@@ -296,8 +157,8 @@ Result<Listener> Listener::listen(const Address& address) {
     if (::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound), &length) != 0) {
         return fail_errno(Code::io, "name of a listening socket");
     }
-    return Listener{std::move(socket),
-                    TRY(Address::parse(numeric(reinterpret_cast<sockaddr*>(&bound), length)))};
+    const auto& name = reinterpret_cast<const sockaddr&>(bound);
+    return Listener{std::move(socket), TRY(Address::parse(numeric(&name, length))), is_loopback(name)};
 }
 
 }  // namespace migration

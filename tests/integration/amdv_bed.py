@@ -51,6 +51,7 @@ class Host(harness.Host):
         self.machine = machine
         self.name = name
         self.ADDRESS = machine.address
+        self.LINK = ("--insecure",) if machine.address else ()
         self.directory = Path(f"/run/godwit-{bed.number}{name}")
         self.prefix = f"cd {self.directory} && export XDG_RUNTIME_DIR={self.directory} && "
         machine.run(f"mkdir -p {self.directory}")
@@ -59,7 +60,7 @@ class Host(harness.Host):
         return self.machine.start(f"{self.prefix}exec {shlex.join(words)}")
 
     def call(self, *args, status=0):
-        words = [str(word) for word in (self.bed.binary, *args)]
+        words = [str(self.bed.binary), *self.words(*args)]
         found, output = self.machine.run(f"{self.prefix}{shlex.join(words)} 2>stderr")
         if status is not None and found != status:
             errors = self.machine.run(f"cat {self.directory}/stderr")[1]

@@ -324,6 +324,9 @@ class Host:
     make by a relative path is in it too."""
 
     ADDRESS = "127.0.0.1"
+    # Commands that open connections, and what they are told where ADDRESS is not this machine's own.
+    CONNECTING = ("receive", "migrate", "preflight")
+    LINK = ()
 
     def __init__(self, bed, name):
         self.bed = bed
@@ -334,8 +337,12 @@ class Host:
         if bed.gate:
             self.env["GODWIT_GATE"] = bed.gate.path
 
+    def words(self, *args):
+        link = self.LINK if args[0] in self.CONNECTING and "--tls-dir" not in args else ()
+        return [str(word) for word in (*args, *link)]
+
     def vmm(self, *args, binary=None):
-        words = [str(word) for word in (binary or self.bed.binary, *args)]
+        words = [str(binary or self.bed.binary), *self.words(*args)]
         process = Process(words, self.start(words))
         self.bed.processes.append(process)
         return process
@@ -346,7 +353,7 @@ class Host:
 
     def call(self, *args, status=0):
         """A short command: (exit status, standard output)."""
-        done = subprocess.run([str(self.bed.binary), *[str(a) for a in args]], env=self.env, capture_output=True,
+        done = subprocess.run([str(self.bed.binary), *self.words(*args)], env=self.env, capture_output=True,
                               timeout=DEADLINE, check=False, text=True)
         check(status is None or done.returncode == status,
               f"vmm {' '.join(map(str, args))}: exit {done.returncode}: {done.stdout}{done.stderr}")

@@ -75,6 +75,8 @@ class Namespace:
 class Host(harness.Host):
     """A harness.Host whose processes have a network of their own."""
 
+    LINK = ("--insecure",)
+
     def __init__(self, bed, name, namespace):
         super().__init__(bed, name)
         self.namespace = namespace

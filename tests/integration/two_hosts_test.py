@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from integration import amdv_bed  # noqa: E402
+from integration import amdv_bed, harness  # noqa: E402
 from integration.harness import check  # noqa: E402
 from integration.moves_test import move  # noqa: E402
 from support import amdv_overlay, amdv_tsc  # noqa: E402
@@ -62,6 +62,25 @@ def ticks_over_a_bad_link(bed):
     there_and_back(bed, "ticks.elf", "mode=all", shape=DELAY)
 
 
+def kernel_tls(bed):
+    """The kernel encrypts what each side sends; what it sends is right to the last page."""
+    tls = ("--tls-dir", f"{BUILD}/tls")
+    for host in (bed.a, bed.b):
+        host.listener = host.receive(*tls)
+    for streams in (0, 1, 2):
+        serial = bed.a.run("dirty.elf", append="fill=8 ws=2 pps=200", memory="32M").serial
+        serial.expect("ready")
+        report = bed.a.migrate(bed.b.listener.address, "--verify", "full", "--streams", streams, *harness.LIMITS, *tls)
+        check(report["digest"]["verified"] and report["tls"]["ktls_send"], f"{report['tls']}")
+        log = bed.b.listener.wait_line(r"receiving guest .* encrypted (\S+.*), decrypted")
+        check(log.group(1) == "by the kernel", f"the destination encrypts {log.group(1)}")
+        print(f"  {streams} streams: {report['tls']}", flush=True)
+        serial = bed.b.serial()
+        serial.check()
+        serial.send("finish")
+        serial.expect("PASS")
+
+
 def tsc_differ(bed):
     """What the other tests stand on: a guest that kept the TSC of its host would see it jump."""
     tsc = [int(host.shell(f"{BUILD}/bin/host_tsc")) for host in (bed.a, bed.b)]
@@ -71,7 +90,7 @@ def tsc_differ(bed):
     check(abs(seconds) >= 60, "the hosts' TSCs are less than 60 s apart")
 
 
-TESTS = {f.__name__: f for f in (tsc_differ, ticks, pulse, cpustate, ticks_over_a_bad_link)}
+TESTS = {f.__name__: f for f in (tsc_differ, ticks, pulse, cpustate, ticks_over_a_bad_link, kernel_tls)}
 
 if __name__ == "__main__":
     amdv_bed.main(TESTS)

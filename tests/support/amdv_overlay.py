@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "guest-images" / "linux"))
@@ -14,6 +15,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON_LEFT_OUT = {"test", "idlelib", "lib2to3", "pydoc_data", "tkinter", "ensurepip", "distutils"}
 # Where the tree is there; build/ in it holds what was built.
 PLACE = "/godwit"
+
+
+def certificates(build):
+    """For both hosts, by their addresses; made once, and anew a month before they end."""
+    directory = build / "amdv" / "tls"
+    fresh = directory / "host" / "cert.pem"
+    if not fresh.exists() or time.time() - fresh.stat().st_mtime > 330 * 86400:
+        shutil.rmtree(directory, ignore_errors=True)
+        subprocess.run([ROOT / "tools" / "make-certs", directory, "host,127.0.0.1,10.9.0.1,10.9.0.2"], check=True,
+                       stdout=subprocess.DEVNULL)
+    return directory / "host"
 
 
 class Overlay:
@@ -74,6 +86,8 @@ class Overlay:
             if path is None:
                 raise debian_kernel.Unavailable(f"needs {tool} (Debian packages iproute2, socat)")
             self.add_program(path, f"{PLACE}/build/bin/{tool}")
+        for name in ("ca", "cert", "key"):
+            self.add(certificates(build) / f"{name}.pem", f"{PLACE}/build/tls/{name}.pem")
         for script in ("on-b", "on-b-server"):
             self.add(Path(__file__).with_name(f"amdv_{script}"), f"{PLACE}/build/bin/{script}")
         return self

@@ -149,9 +149,10 @@ def measure_host(tools, results, chosen, runs):
 
 def run(tools, results, chosen, names, runs):
     measure_host(tools, results, chosen, runs)
-    progress = Progress(sum(left(results, point, name, runs) for point in chosen for name in names))
+    of = {point: [name for name in names if name == "vmm" or not point.tls] for point in chosen}
+    progress = Progress(sum(left(results, point, name, runs) for point in chosen for name in of[point]))
     for point in chosen:
-        measure_point(tools, results, point, names, runs, progress)
+        measure_point(tools, results, point, of[point], runs, progress)
 
 
 def open_results(options):

@@ -22,6 +22,7 @@ class Point:
     streams: int = 1
     link: str = "loopback"
     guests: int = 1
+    tls: bool = False
     scale: str = DEFAULT  # the smallest run that has it
 
     @property
@@ -63,6 +64,8 @@ def all_points():
                      scale=DEFAULT) for streams in (1, 2, 4)]
     points += [Point("link", link, link=link, scale=scale)
                for link, scale in (("loopback", DEFAULT), ("veth", DEFAULT), ("10gbit", DEFAULT), ("1gbit", FULL))]
+    points += [Point(f"TLS, {streams} streams", word, memory_mib=2048, fill=1024, working_set=64, pages_per_s=0,
+                     streams=streams, tls=word == "on", scale=DEFAULT) for streams in (1, 2) for word in ("off", "on")]
     points += [Point("guests", count, memory_mib=512, fill=128, working_set=64, guests=count, scale=scale)
                for count, scale in ((1, DEFAULT), (2, DEFAULT), (4, FULL))]
     return points

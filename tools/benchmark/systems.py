@@ -14,6 +14,7 @@ from integration import harness
 from integration.harness import Failure
 
 DEADLINE = 120  # seconds
+MAKE_CERTS = Path(__file__).resolve().parents[1] / "make-certs"
 
 
 class Host:
@@ -59,10 +60,22 @@ class Vmm:
             return
         host = self.hosts[there]
         log = host.directory / "receive"
-        words = [self.tools.vmm, "receive", "--listen", f"tcp:{host.address}:0", "--serial", f"unix:{host.serial}"]
+        words = [self.tools.vmm, "receive", "--listen", f"tcp:{host.address}:0", "--serial", f"unix:{host.serial}",
+                 *self.protection(host)]
         self.commands.append(words)
         with open(log, "wb") as output:
             self.listeners[there] = (host.popen(words, stderr=output), log)
+
+    def protection(self, host):
+        """What keeps the link private: options of both sides."""
+        if not self.point.tls:
+            return () if host.address == "127.0.0.1" else ("--insecure",)
+        # In the directory of the first host, for both: the keys are gone with it.
+        certificates = self.hosts[0].directory / "tls"
+        addresses = ",".join(["host", *sorted({each.address for each in self.hosts})])
+        if not certificates.exists():
+            subprocess.run([MAKE_CERTS, certificates, addresses], check=True, stdout=subprocess.DEVNULL)
+        return ("--tls-dir", certificates / "host")
 
     def address_of(self, there):
         listener, log = self.listeners[there]
@@ -75,7 +88,7 @@ class Vmm:
 
     def move(self, here, there):
         words = [self.tools.vmm, "migrate", self.name, self.address_of(there), "--json", "--streams",
-                 self.point.streams]
+                 self.point.streams, *self.protection(self.hosts[here])]
         self.commands.append(words)
         done = subprocess.run([*self.hosts[here].inside, *map(str, words)], capture_output=True, text=True, check=False,
                               env=dict(os.environ, XDG_RUNTIME_DIR=str(self.hosts[here].directory)), timeout=DEADLINE)

@@ -201,6 +201,9 @@ void add_migrate(Commands& commands) {
     add_name(app, options->client);
     add_value(app, "DESTINATION", request.to, migration::Address::parse, "tcp:ADDR:PORT of `vmm receive`")
         ->required();
+    add_link_options(
+        app, request.link,
+        "Who must be there: a name, an address or sha256:HEX of its certificate (the host of DESTINATION)");
     add_value(app, "--max-downtime", request.options.limits.max_downtime, parse_duration,
               "Longest predicted downtime to switch over at (300ms)");
     add_value(app, "--max-pause", options->max_pause, parse_duration,

@@ -1,6 +1,5 @@
 // vmm preflight: would the guest move to that host, what forbids it, and how long would it take.
 #include "migration/report.hpp"
-#include "migration/transport_socket.hpp"
 #include "tools/vmm/client_command.hpp"
 #include "tools/vmm/control_protocol.hpp"
 #include "tools/vmm/text_output.hpp"
@@ -13,7 +12,7 @@ namespace {
 
 struct PreflightOptions {
     ClientOptions client;
-    migration::Address to;
+    PreflightRequest request;
 };
 
 void print_reasons(const char* title, const json& reasons) {
@@ -49,8 +48,7 @@ json refusal(const migration::Reason& reason) {
 }
 
 int preflight(const PreflightOptions& options) {
-    const Answer answer =
-        ask_guest(options.client.name, {{"command", "preflight"}, {"to", options.to.text()}});
+    const Answer answer = ask_guest(options.client.name, to_json(options.request));
     const bool answered = answer.reply && field(*answer.reply, "ok") == true;
     json result;
     if (answered) {
@@ -79,8 +77,12 @@ void add_preflight(Commands& commands) {
     app->footer("The status is 0 when the guest would migrate and 1 when it would not.");
     auto options = std::make_shared<PreflightOptions>();
     add_name(app, options->client);
-    add_value(app, "DESTINATION", options->to, migration::Address::parse, "tcp:ADDR:PORT of `vmm receive`")
+    add_value(app, "DESTINATION", options->request.to, migration::Address::parse,
+              "tcp:ADDR:PORT of `vmm receive`")
         ->required();
+    add_link_options(
+        app, options->request.link,
+        "Who must be there: a name, an address or sha256:HEX of its certificate (the host of DESTINATION)");
     add_json(app, options->client);
     app->callback([&commands, options] { commands.chosen = [options] { return preflight(*options); }; });
 }

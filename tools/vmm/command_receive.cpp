@@ -27,8 +27,11 @@ Result<vmm::HostOffer> offered_host(const ReceiveOptions& options) {
     return host;
 }
 
-Result<int> receive(const ReceiveOptions& options, migration::EventSink* extra) {
+Result<int> receive(ReceiveOptions options, migration::EventSink* extra) {
     const vmm::HostOffer host = TRY(offered_host(options));
+    if (!options.link.tls_dir.empty()) {
+        options.tls = TRY(migration::TlsContext::load(options.link.tls_dir));
+    }
     TRY(check_back_ends(options.guest));
     std::vector<devices::virtio::Config> placed = options.guest.devices;
     TRY(place_devices(placed));  // their windows are the guest's; no two may have one id
@@ -82,6 +85,9 @@ void add_receive(Commands& commands) {
         ->allow_extra_args(false);
     app->add_flag("--once", options->once,
                   "End with the one guest that was received, and with its exit status");
+    add_link_options(
+        app, options->link,
+        "Who may migrate to here: a name, an address or sha256:HEX of a certificate (any of our CA)");
     add_value(app, "--fault", options->fault, fault_of(migration::Role::destination), kFaultHelp);
     add_guest_options(app, options->name, options->guest, DeviceSide::receive);
     app->callback([&commands, options] {

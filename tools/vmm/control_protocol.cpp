@@ -50,6 +50,32 @@ class Arguments {
         to = std::move(*plan);
     }
 
+    void link(LinkOptions& to) {
+        if (const json* directory = find("tls_dir")) {
+            // Relative to what? Whoever asks has another directory than we.
+            if (!directory->is_string() || !directory->get_ref<const std::string&>().starts_with('/')) {
+                return refuse("tls_dir", "must be an absolute path");
+            }
+            to.tls_dir = directory->get<std::string>();
+        }
+        if (const json* peer = find("tls_peer")) {
+            if (!peer->is_string() || to.tls_dir.empty()) {
+                return refuse("tls_peer", "must be text, beside \"tls_dir\"");
+            }
+            auto parsed = migration::TlsPeer::parse(peer->get_ref<const std::string&>());
+            if (!parsed) {
+                return refuse("tls_peer", parsed.error().text());
+            }
+            to.tls_peer = std::move(*parsed);
+        }
+        if (const json* insecure = find("insecure")) {
+            if (!insecure->is_boolean() || (insecure->get<bool>() && !to.tls_dir.empty())) {
+                return refuse("insecure", "must be true or false, and not true beside \"tls_dir\"");
+            }
+            to.insecure = insecure->get<bool>();
+        }
+    }
+
     void milliseconds(const char* name, std::optional<vmm::Duration>& to) {
         const json* value = find(name);
         if (value == nullptr) {
@@ -114,6 +140,7 @@ class Arguments {
 Result<RequestBody> parse_migrate(Arguments arguments) {
     MigrateRequest request;
     arguments.address("to", request.to);
+    arguments.link(request.link);
     std::optional<vmm::Duration> max_downtime;
     std::optional<vmm::Duration> max_pause;
     arguments.milliseconds("max_downtime_ms", max_downtime);
@@ -169,6 +196,7 @@ Result<RequestBody> parse_body(const json& object) {
     if (name == "preflight") {
         PreflightRequest request;
         arguments.address("to", request.to);
+        arguments.link(request.link);
         return arguments.finish(std::move(request));
     }
     if (name == "resolve") {
@@ -180,6 +208,18 @@ Result<RequestBody> parse_body(const json& object) {
             ResolveRequest{discard ? migration::Resolution::discard : migration::Resolution::resume});
     }
     return fail(Code::invalid, "there is no command \"{}\"", name.substr(0, 64));
+}
+
+void add_link(json& object, const LinkOptions& link) {
+    if (!link.tls_dir.empty()) {
+        object["tls_dir"] = link.tls_dir;
+    }
+    if (link.tls_peer) {
+        object["tls_peer"] = link.tls_peer->text();
+    }
+    if (link.insecure) {
+        object["insecure"] = true;
+    }
 }
 
 }  // namespace
@@ -197,6 +237,12 @@ ParsedRequest parse_request(std::string_view line) {
         id = *found;
     }
     return {std::move(id), parse_body(object)};
+}
+
+json to_json(const PreflightRequest& request) {
+    json object{{"command", "preflight"}, {"to", request.to.text()}};
+    add_link(object, request.link);
+    return object;
 }
 
 json to_json(const MigrateRequest& request) {
@@ -220,6 +266,7 @@ json to_json(const MigrateRequest& request) {
     if (request.fault) {
         object["fault"] = request.fault->text();
     }
+    add_link(object, request.link);
     return object;
 }
 

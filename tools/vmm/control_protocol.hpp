@@ -12,7 +12,7 @@
 #include "migration/fault.hpp"
 #include "migration/report.hpp"
 #include "migration/source.hpp"
-#include "migration/transport_socket.hpp"
+#include "tools/vmm/link_options.hpp"
 
 namespace tools {
 
@@ -24,6 +24,7 @@ struct EventsRequest {};
 struct CancelRequest {};
 struct MigrateRequest {
     migration::Address to;
+    LinkOptions link;
     migration::SourceOptions options;
     std::optional<migration::FaultPlan> fault;
 };
@@ -32,6 +33,7 @@ struct ResolveRequest {
 };
 struct PreflightRequest {
     migration::Address to;
+    LinkOptions link;
 };
 
 using RequestBody = std::variant<StatusRequest, PauseRequest, ResumeRequest, StopRequest, EventsRequest,
@@ -46,6 +48,7 @@ ParsedRequest parse_request(std::string_view line);
 
 // The object of a request, for clients.
 nlohmann::json to_json(const MigrateRequest& request);
+nlohmann::json to_json(const PreflightRequest& request);
 
 std::string ok_line(const nlohmann::json& id, nlohmann::json results = nlohmann::json::object());
 std::string error_line(const nlohmann::json& id, const migration::Reason& error);

@@ -31,6 +31,9 @@ class SharedTransport final : public migration::Transport {
     explicit SharedTransport(std::shared_ptr<migration::Transport> transport)
         : transport_(std::move(transport)) {}
 
+    Result<void> introduce(const migration::Hello& hello, const migration::Deadline& deadline) override {
+        return transport_->introduce(hello, deadline);
+    }
     Result<void> send(std::span<const iovec> parts, const migration::Deadline& deadline) override {
         return transport_->send(parts, deadline);
     }
@@ -39,22 +42,28 @@ class SharedTransport final : public migration::Transport {
     }
     void shutdown() override { transport_->shutdown(); }
     void abort() override { transport_->abort(); }
+    migration::LinkSecurity security() const override { return transport_->security(); }
     std::string peer() const override { return transport_->peer(); }
 
   private:
     const std::shared_ptr<migration::Transport> transport_;
 };
 
+Reason tls_unusable(const vmm::Error& error, const LinkOptions& link) {
+    return {"tls_unusable", error.text(), link.tls_dir, "see docs/tls.md for how the files are made"};
+}
+
 }  // namespace
 
 // Connects, until it is shut down: from then on whatever waits for the peer fails.
 class GuestCommands::PreflightConnector final : public migration::Connector {
   public:
-    explicit PreflightConnector(migration::Address address) : connector_(std::move(address)) {}
+    explicit PreflightConnector(std::unique_ptr<migration::Connector> connector)
+        : connector_(std::move(connector)) {}
 
     Result<std::unique_ptr<migration::Transport>> connect(const migration::Deadline& deadline) override {
         for (;;) {
-            auto made = connector_.connect({std::min(kConnectAttempt, deadline.progress), deadline.at});
+            auto made = connector_->connect({std::min(kConnectAttempt, deadline.progress), deadline.at});
             const std::lock_guard lock{mutex_};
             if (shut_) {
                 return vmm::fail(vmm::Code::cancelled, "the guest has ended");
@@ -69,7 +78,7 @@ class GuestCommands::PreflightConnector final : public migration::Connector {
             }
         }
     }
-    std::string address() const override { return connector_.address(); }
+    std::string address() const override { return connector_->address(); }
 
     // Any thread.
     void shutdown() {
@@ -81,7 +90,7 @@ class GuestCommands::PreflightConnector final : public migration::Connector {
     }
 
   private:
-    migration::SocketConnector connector_;
+    const std::unique_ptr<migration::Connector> connector_;
     std::mutex mutex_;
     bool shut_ = false;
     std::shared_ptr<migration::Transport> transport_;
@@ -198,7 +207,11 @@ void GuestCommands::handle(const Asked& asked, const MigrateRequest& request) {
                       {"busy", fmt::format("a migration to {} is under way already", migrations_->peer()),
                        name_, fmt::format("`vmm cancel {}` ends it", name_)});
     }
-    if (const auto started = migrations_->start(request); !started) {
+    auto connector = make_connector(request.to, request.link);
+    if (!connector) {
+        return refuse(asked.client, asked.id, tls_unusable(connector.error(), request.link));
+    }
+    if (const auto started = migrations_->start(request, std::move(*connector)); !started) {
         return refuse(asked.client, asked.id,
                       {"cannot_start", started.error().text(), name_,
                        "put that right, or start the guest with another --state-dir"});
@@ -253,8 +266,12 @@ void GuestCommands::handle(const Asked& asked, const PreflightRequest& request) 
                       {"busy", fmt::format("a preflight at {} is under way", preflight_->address()), name_,
                        "ask again when it is over"});
     }
+    auto route = make_connector(request.to, request.link);
+    if (!route) {
+        return refuse(asked.client, asked.id, tls_unusable(route.error(), request.link));
+    }
     const std::uint64_t number = add(Kind::preflight, asked);
-    preflight_ = std::make_shared<PreflightConnector>(request.to);
+    preflight_ = std::make_shared<PreflightConnector>(std::move(*route));
     preflight_worker_->post([this, number, to = request.to, connector = preflight_] {
         migration::MachineSource vm{*guest_->machine, *guest_->lifecycle, guest_->epoch};
         const auto result = migration::run_preflight(vm, *connector, vmm::real_clock());

@@ -32,7 +32,8 @@ std::string peer_text(const sockaddr_storage& address, socklen_t length) {
     return error != 0 ? "an unknown address" : Address{host.data(), port.data()}.text();
 }
 
-Result<migration::Listener> listen(const Address& address) {
+Result<migration::Listener> listen(const ReceiveOptions& options) {
+    const Address& address = options.listen;
     auto socket = migration::Listener::listen(address);
     const int error = socket ? 0 : socket.error().sys_errno();
     if (error == EADDRINUSE) {
@@ -40,6 +41,20 @@ Result<migration::Listener> listen(const Address& address) {
     }
     if (error == EADDRNOTAVAIL) {
         return advise(std::move(socket), "give an address of this host");
+    }
+    const bool exposed = socket && !socket->loopback && options.tls == nullptr;
+    if (exposed && !options.link.insecure) {
+        return vmm::fail(
+            vmm::Code::invalid,
+            "{} can be reached from other hosts, and without TLS anybody there can read and change guests on "
+            "the way, or send their own; give --tls-dir, or --insecure to do so all the same",
+            socket->address.text());
+    }
+    if (exposed) {
+        log_line(
+            "warning: without TLS anybody who can reach {} can read and change guests on the way, or send "
+            "their own",
+            socket->address.text());
     }
     return socket;
 }
@@ -51,7 +66,7 @@ Result<std::unique_ptr<Listener>> Listener::create(const ReceiveOptions& options
     TRY(check_records(directory));
     auto records = TRY(migration::RecordDirectory::open(directory));
     records.remove_expired();
-    auto socket = TRY(listen(options.listen));
+    auto socket = TRY(listen(options));
     const migration::Uuid boot_id = TRY(migration::host_boot_id());
     return std::unique_ptr<Listener>{
         new Listener{options, signals, std::move(socket), std::move(records), boot_id}};
@@ -98,9 +113,9 @@ void Listener::wait() {
     for (const auto& connection : connections_) {
         // From one that waits for us nothing is due: what it sends, or its end, must not wake us again and
         // again.
-        if (connection->state == Connection::State::hello ||
-            connection->state == Connection::State::answered) {
-            entries.push_back({connection->socket.get(), POLLIN, 0});
+        if (connection->is_silent() || connection->state == Connection::State::answered) {
+            const short events = connection->wants_room ? POLLOUT : POLLIN;
+            entries.push_back({connection->socket.get(), events, 0});
         }
         wake_at(connection->deadline);
     }
@@ -161,9 +176,8 @@ void Listener::accept_connections() {
         }
         if (connections_.size() >= kMaxPending) {
             // The oldest that did not is the least likely to.
-            const auto silent = std::find_if(
-                connections_.begin(), connections_.end(),
-                [](const auto& connection) { return connection->state == Connection::State::hello; });
+            const auto silent = std::find_if(connections_.begin(), connections_.end(),
+                                             [](const auto& connection) { return connection->is_silent(); });
             connections_.erase(silent == connections_.end() ? connections_.begin() : silent);
         }
         auto connection = std::make_unique<Connection>();
@@ -195,24 +209,35 @@ void Listener::serve(Connection& connection) {
         }
         return;
     }
-    auto message = connection.reader.advance(connection.socket.get());
-    if (!message) {
-        if (connection.state == Connection::State::hello && message.error().code() != vmm::Code::closed) {
-            log_line("receive: {} does not speak our protocol: {}", connection.peer, message.error().text());
+    if (connection.state == Connection::State::handshake) {
+        advance_handshake(connection);
+        if (connection.state != Connection::State::hello) {
+            return;
+        }
+    }
+    auto read =
+        connection.reader.advance([&connection](std::span<std::byte> to) { return connection.receive(to); });
+    if (read && *read && std::holds_alternative<migration::TlsPreamble>(**read)) {
+        return on_preamble(connection, std::get<migration::TlsPreamble>(**read));
+    }
+    const auto* message = read && *read ? std::get_if<migration::Message>(&**read) : nullptr;
+    if (!read) {
+        if (connection.state == Connection::State::hello && read.error().code() != vmm::Code::closed) {
+            log_line("receive: {} does not speak our protocol: {}", connection.peer, read.error().text());
         }
         connection.state = Connection::State::done;
-    } else if (!*message) {
+    } else if (message == nullptr) {
         if (now() >= connection.deadline) {
             expire(connection);
         }
     } else if (connection.state == Connection::State::answered) {
-        if (std::holds_alternative<migration::Acknowledge>(**message) &&
+        if (std::holds_alternative<migration::Acknowledge>(*message) &&
             received_ == connection.hello.session && connection.outcome == migration::QueryOutcome::running) {
             resolved_ = true;
         }
         connection.state = Connection::State::done;
-    } else if (auto* hello = std::get_if<migration::Hello>(&**message)) {
-        connection.hello = std::move(*hello);
+    } else if (const auto* hello = std::get_if<migration::Hello>(message)) {
+        connection.hello = *hello;
         on_hello(connection);
     } else {
         connection.state = Connection::State::done;
@@ -224,13 +249,66 @@ void Listener::expire(Connection& connection) {
         answer(connection, migration::QueryOutcome::unknown);
         return;
     }
-    if (connection.state == Connection::State::hello) {
+    if (connection.is_silent()) {
         log_line("receive: {} said nothing in time", connection.peer);
     }
     connection.state = Connection::State::done;
 }
 
+void Listener::on_preamble(Connection& connection, const migration::TlsPreamble& preamble) {
+    if (connection.state != Connection::State::hello || connection.preamble) {
+        connection.state = Connection::State::done;
+    } else if (options_.tls == nullptr) {
+        log_line("receive: {} wants TLS, and this listener has no --tls-dir", connection.peer);
+        reply(connection, migration::HelloStatus::unknown_session,
+              "`vmm receive` there has no --tls-dir; give it one, or migrate without");
+    } else if (preamble.purpose == migration::Purpose::data ||
+               preamble.purpose == migration::Purpose::resume) {
+        // Its session proves who it is: what TLS holds cannot be passed to another process.
+        migration::Hello hello;
+        hello.purpose = preamble.purpose;
+        hello.session = preamble.session;
+        pass_on(connection, find(preamble.session), hello);
+    } else {
+        auto channel =
+            migration::TlsChannel::create(*options_.tls, migration::TlsChannel::Role::server,
+                                          connection.socket.get(), connection.peer, options_.link.tls_peer);
+        if (!channel) {
+            log_line("receive: {}", channel.error().text());
+            connection.state = Connection::State::done;
+            return;
+        }
+        connection.tls = std::move(*channel);
+        connection.preamble = preamble;
+        connection.state = Connection::State::handshake;
+        serve(connection);
+    }
+}
+
+void Listener::advance_handshake(Connection& connection) {
+    const auto needs = connection.tls->handshake();
+    if (!needs) {
+        log_line("receive: turned away: {}", needs.error().text());
+        connection.state = Connection::State::done;
+    } else if (*needs == migration::TlsChannel::Needs::nothing) {
+        connection.state = Connection::State::hello;
+        connection.wants_room = false;
+    } else if (now() >= connection.deadline) {
+        expire(connection);
+    } else {
+        connection.wants_room = *needs == migration::TlsChannel::Needs::writable;
+    }
+}
+
 void Listener::on_hello(Connection& connection) {
+    const migration::TlsPreamble said{connection.hello.purpose, connection.hello.session};
+    if (options_.tls != nullptr && connection.preamble != said) {
+        // In the clear, or not what it was let in for.
+        log_line("receive: {} {}; this listener takes TLS only (--tls-dir)", connection.peer,
+                 connection.tls ? "changed its mind" : "does not use TLS");
+        return reply(connection, migration::HelloStatus::unknown_session,
+                     "`vmm receive` there takes TLS only; give --tls-dir here too");
+    }
     switch (connection.hello.purpose) {
         case migration::Purpose::control:
         case migration::Purpose::preflight:

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "migration/record.hpp"
+#include "migration/tls_channel.hpp"
 #include "tools/vmm/frame_reader.hpp"
 #include "tools/vmm/receive_options.hpp"
 #include "tools/vmm/session_channel.hpp"
@@ -22,6 +23,7 @@ struct Accepted {
     migration::Hello hello;
     vmm::UniqueFd socket;
     std::string peer;
+    std::unique_ptr<migration::TlsChannel> tls;  // of the socket; none: it is plain
     SessionChannel channel;
     bool serial_taken = false;  // by another guest of this listener
 };
@@ -48,11 +50,19 @@ class Listener {
   private:
     // A connection that does not belong to a session's process: before its Hello, or asking with Query.
     struct Connection {
-        enum class State { hello, waiting, asking, answered, done };
+        enum class State { hello, handshake, waiting, asking, answered, done };
+        // Neither authenticated nor of any use to us so far.
+        bool is_silent() const { return state == State::hello || state == State::handshake; }
+        vmm::Result<std::size_t> receive(std::span<std::byte> to);
+        void send(const migration::Message& message);
+
         vmm::UniqueFd socket;
         std::string peer;
         vmm::TimePoint deadline;
         FrameReader reader;
+        std::optional<migration::TlsPreamble> preamble;
+        std::unique_ptr<migration::TlsChannel> tls;
+        bool wants_room = false;  // to send, in its handshake
         State state = State::hello;
         std::uint64_t query = 0;                                             // its number, when asking
         migration::QueryOutcome outcome = migration::QueryOutcome::unknown;  // when answered
@@ -96,11 +106,14 @@ class Listener {
     }
 
     void serve(Connection& connection);
+    void on_preamble(Connection& connection, const migration::TlsPreamble& preamble);
+    void advance_handshake(Connection& connection);
     void on_hello(Connection& connection);
     // Starts its session, or refuses it; while room may still be made it waits, until its deadline.
     void seat(Connection& connection);
     void start_session(Connection& connection);
     void join_session(Connection& connection);
+    void pass_on(Connection& connection, const Session* session, const migration::Hello& hello);
     void ask_session(Connection& connection);
     void expire(Connection& connection);
 
@@ -112,6 +125,7 @@ class Listener {
     };
     std::optional<Refusal> refusal(migration::Purpose purpose) const;
     Session* find(const migration::Hello& hello);
+    Session* find(const migration::SessionId& session);
     migration::QueryOutcome answer_from_records(const migration::Hello& hello) const;
     void answer(Connection& connection, migration::QueryOutcome outcome);
     static void reply(Connection& connection, migration::HelloStatus status, std::string text);

@@ -33,18 +33,25 @@ int pidfd_of(pid_t pid) {
     return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
 }
 
-// A small frame for a socket that has not carried any yet fits into its buffer.
-void send_frame(int socket, const migration::Message& message) {
-    const vmm::Bytes frame = migration::encode_frame(message);
-    [[maybe_unused]] const ssize_t sent =
-        ::send(socket, frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
 }  // namespace
 
+vmm::Result<std::size_t> Listener::Connection::receive(std::span<std::byte> to) {
+    return tls ? TRY(tls->receive(to)).bytes : FrameReader::receive(socket.get(), to);
+}
+
+// A small frame for a socket that has carried little yet fits into its buffer.
+void Listener::Connection::send(const migration::Message& message) {
+    const vmm::Bytes frame = migration::encode_frame(message);
+    if (tls) {
+        (void)tls->send(frame);
+        return;
+    }
+    [[maybe_unused]] const ssize_t sent =
+        ::send(socket.get(), frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 void Listener::reply(Connection& connection, HelloStatus status, std::string text) {
-    send_frame(connection.socket.get(),
-               migration::HelloReply{status, migration::kProtocolVersion, std::move(text)});
+    connection.send(migration::HelloReply{status, migration::kProtocolVersion, std::move(text)});
     connection.state = Connection::State::done;
 }
 
@@ -53,6 +60,12 @@ Listener::Session* Listener::find(const migration::Hello& hello) {
         return session->hello.session == hello.session &&
                migration::equal_secrets(session->hello.secret, hello.secret);
     });
+    return found == sessions_.end() ? nullptr : found->get();
+}
+
+Listener::Session* Listener::find(const migration::SessionId& session) {
+    const auto found = std::find_if(sessions_.begin(), sessions_.end(),
+                                    [&](const auto& entry) { return entry->hello.session == session; });
     return found == sessions_.end() ? nullptr : found->get();
 }
 
@@ -128,7 +141,7 @@ void Listener::start_session(Connection& connection) {
             (void)::setpgid(0, 0);
         }
         child_.emplace(Accepted{connection.hello, std::move(connection.socket), connection.peer,
-                                std::move(channels->second), serial_taken});
+                                std::move(connection.tls), std::move(channels->second), serial_taken});
         return;
     }
     auto session = std::make_unique<Session>(Session{
@@ -138,10 +151,13 @@ void Listener::start_session(Connection& connection) {
 }
 
 void Listener::join_session(Connection& connection) {
-    const Session* session = find(connection.hello);
+    pass_on(connection, find(connection.hello), connection.hello);
+}
+
+void Listener::pass_on(Connection& connection, const Session* session, const migration::Hello& hello) {
     ChannelMessage message;
     message.kind = ChannelMessage::Kind::join;
-    message.hello = connection.hello;
+    message.hello = hello;
     message.peer = connection.peer;
     if (session == nullptr || !session->channel.send(message, connection.socket.get())) {
         return reply(connection, HelloStatus::unknown_session, "no session waits for this connection");
@@ -174,7 +190,7 @@ QueryOutcome Listener::answer_from_records(const migration::Hello& hello) const 
 }
 
 void Listener::answer(Connection& connection, QueryOutcome outcome) {
-    send_frame(connection.socket.get(), migration::QueryAnswer{outcome});
+    connection.send(migration::QueryAnswer{outcome});
     connection.outcome = outcome;
     connection.state = Connection::State::answered;
     connection.deadline = now() + kHelloLimit;

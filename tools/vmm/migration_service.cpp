@@ -11,16 +11,17 @@ using vmm::Result;
 
 struct MigrationService::Active {
     Active(const Environment& environment, migration::RecordDirectory directory,
-           const MigrateRequest& request, EventQueue& events, const migration::Uuid& boot_id)
+           std::unique_ptr<migration::Connector> route, const MigrateRequest& request, EventQueue& events,
+           const migration::Uuid& boot_id)
         : vm(*environment.guest.machine, *environment.guest.lifecycle, environment.guest.epoch),
-          connector(request.to),
+          connector(std::move(route)),
           records(std::move(directory)),
           faults(request.fault, records, events),
-          source({vm, faults.wrap(connector), faults.records(), faults.clock(), faults.events(), boot_id},
+          source({vm, faults.wrap(*connector), faults.records(), faults.clock(), faults.events(), boot_id},
                  request.options) {}
 
     migration::MachineSource vm;
-    migration::SocketConnector connector;
+    std::unique_ptr<migration::Connector> connector;
     migration::RecordDirectory records;
     Faults faults;
     migration::Source source;
@@ -36,14 +37,15 @@ MigrationService::MigrationService(Environment environment, Callbacks callbacks)
 
 MigrationService::~MigrationService() = default;
 
-Result<void> MigrationService::start(const MigrateRequest& request) {
+Result<void> MigrationService::start(const MigrateRequest& request,
+                                     std::unique_ptr<migration::Connector> connector) {
     if (state_ != State::idle) {
         return fail(Code::refused, "a migration to {} is under way already", peer_);
     }
     auto records = TRY(migration::RecordDirectory::open(environment_.state_directory));
     records.remove_expired();
-    active_ = std::make_unique<Active>(environment_, std::move(records), request, queue_,
-                                       TRY(migration::host_boot_id()));
+    active_ = std::make_unique<Active>(environment_, std::move(records), std::move(connector), request,
+                                       queue_, TRY(migration::host_boot_id()));
     auto thread = vmm::start_thread("source", [this, source = &active_->source] {
         migration::Outcome outcome = source->run();
         environment_.loop.post([this, outcome] { ended(outcome); });

@@ -33,7 +33,8 @@ class MigrationService {
     // None runs.
     ~MigrationService();
 
-    vmm::Result<void> start(const MigrateRequest& request);
+    // `connector` leads to request.to.
+    vmm::Result<void> start(const MigrateRequest& request, std::unique_ptr<migration::Connector> connector);
     // False: too late, or none runs.
     bool cancel();
     // False: no outcome is unknown.

@@ -1,13 +1,14 @@
 // What `vmm receive` was told, for its listener and for the processes of its sessions.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "migration/fault.hpp"
-#include "migration/transport_socket.hpp"
 #include "tools/vmm/guest_process.hpp"
+#include "tools/vmm/link_options.hpp"
 #include "vmm/kvm/cpuid.hpp"
 
 namespace tools {
@@ -21,6 +22,8 @@ struct ReceiveOptions {
     std::string name;  // empty: the guest's own
     bool once = false;
     std::optional<migration::FaultPlan> fault;
+    LinkOptions link;
+    std::shared_ptr<const migration::TlsContext> tls;  // what link.tls_dir holds
     GuestOptions guest;
 };
 

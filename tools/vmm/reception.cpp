@@ -32,6 +32,25 @@ Result<void> on_loop(vmm::EventLoop& loop, const std::function<Result<void>()>& 
     return std::move(*result);
 }
 
+Result<std::unique_ptr<migration::Transport>> transport_of(vmm::UniqueFd socket, std::string peer,
+                                                           std::unique_ptr<migration::TlsChannel> tls) {
+    auto connected = TRY(migration::ConnectedSocket::adopt(std::move(socket), std::move(peer)));
+    if (tls) {
+        return std::unique_ptr<migration::Transport>{
+            migration::TlsTransport::adopt(std::move(connected), std::move(tls))};
+    }
+    return std::unique_ptr<migration::Transport>{std::make_unique<SocketTransport>(std::move(connected))};
+}
+
+std::string tls_text(const migration::LinkSecurity& link) {
+    if (!link.tls) {
+        return link.exposed ? ", in the clear" : "";
+    }
+    return fmt::format(", {} {}, encrypted {}, decrypted {}", link.tls->version, link.tls->cipher,
+                       link.tls->kernel_sends ? "by the kernel" : "here",
+                       link.tls->kernel_receives ? "by the kernel" : "here");
+}
+
 ChannelMessage message_of(ChannelMessage::Kind kind) {
     ChannelMessage message;
     message.kind = kind;
@@ -53,8 +72,8 @@ Result<Reception::Start> Reception::prepare(const ReceiveOptions& options, EndSi
 
 Result<int> Reception::serve(const ReceiveOptions& options, const vmm::HostOffer& host, Accepted accepted,
                              EndSignals signals, migration::EventSink* extra) {
-    std::unique_ptr<SocketTransport> control =
-        TRY(SocketTransport::adopt(std::move(accepted.socket), accepted.peer));
+    std::unique_ptr<migration::Transport> control =
+        TRY(transport_of(std::move(accepted.socket), accepted.peer, std::move(accepted.tls)));
     auto start = prepare(options, std::move(signals), extra);
     if (!start) {
         migration::MessageStream stream{std::move(control)};
@@ -63,10 +82,18 @@ Result<int> Reception::serve(const ReceiveOptions& options, const vmm::HostOffer
         return vmm::Failure{std::move(start).error()};
     }
     Reception reception{options, host, std::move(*start), accepted, extra};
+    reception.link_ = tls_text(control->security());
     reception.session_ = std::make_unique<migration::DestinationSession>(
         accepted.hello, reception.faults_.wrap(std::move(control)),
         migration::DestinationServices{reception.vm_, reception.faults_.records(), reception.faults_.clock(),
                                        reception.faults_.events(), reception.start_.boot_id});
+    if (options.tls != nullptr) {
+        reception.admission_ = std::make_unique<TlsAdmission>(
+            *options.tls, options.link.tls_peer, accepted.hello.session,
+            [&reception](const migration::Hello& hello, std::unique_ptr<migration::Transport> transport) {
+                reception.admit(hello, std::move(transport));
+            });
+    }
     // First the one without which nothing has happened yet. The source learns from the closed connection.
     reception.channel_thread_ =
         TRY(vmm::start_thread("channel", [&reception] { reception.listen_to_listener(); }));
@@ -105,6 +132,7 @@ Reception::~Reception() {
     if (channel_thread_.joinable()) {
         channel_thread_.join();
     }
+    admission_.reset();
     if (session_thread_.joinable()) {
         session_thread_.join();
     }
@@ -117,8 +145,8 @@ Result<std::unique_ptr<vmm::Machine>> Reception::make_machine(vmm::MachineConfig
     }
     GuestProcess& process = *start_.process;
     TRY(on_loop(process.loop(), [&] { return process.open_control(config.name, peer_); }));
-    log_line("receiving guest {} ({} MiB, {} vCPU) from {}, session {}", config.name, config.ram_bytes >> 20,
-             config.vcpus, peer_, migration::to_hex(hello_.session));
+    log_line("receiving guest {} ({} MiB, {} vCPU) from {}{}, session {}", config.name,
+             config.ram_bytes >> 20, config.vcpus, peer_, link_, migration::to_hex(hello_.session));
     return process.make_machine(start_.kvm, std::move(config), std::move(virtio));
 }
 
@@ -176,13 +204,26 @@ void Reception::listen_to_listener() {
             answer.outcome = session_->query();
             (void)channel_.send(answer);
         } else if (message.kind == ChannelMessage::Kind::join) {
-            if (auto transport = SocketTransport::adopt(std::move((*received)->descriptor), message.peer)) {
-                const bool back = message.hello.purpose == migration::Purpose::resume;
-                auto wrapped = faults_.wrap(std::move(*transport));
-                back ? session_->resume(message.hello, std::move(wrapped))
-                     : session_->join(message.hello, std::move(wrapped));
-            }
+            join(message.hello, std::move((*received)->descriptor), message.peer);
         }
+    }
+}
+
+void Reception::join(const migration::Hello& hello, vmm::UniqueFd socket, const std::string& peer) {
+    if (admission_) {
+        return admission_->take(std::move(socket), peer);
+    }
+    if (auto transport = SocketTransport::adopt(std::move(socket), peer)) {
+        admit(hello, std::move(*transport));
+    }
+}
+
+void Reception::admit(const migration::Hello& hello, std::unique_ptr<migration::Transport> transport) {
+    auto wrapped = faults_.wrap(std::move(transport));
+    if (hello.purpose == migration::Purpose::resume) {
+        session_->resume(hello, std::move(wrapped));
+    } else {
+        session_->join(hello, std::move(wrapped));
     }
 }
 

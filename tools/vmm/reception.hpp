@@ -12,6 +12,7 @@
 #include "tools/vmm/faults.hpp"
 #include "tools/vmm/listener.hpp"
 #include "tools/vmm/receiving_vm.hpp"
+#include "tools/vmm/tls_admission.hpp"
 
 namespace tools {
 
@@ -46,6 +47,9 @@ class Reception final : private migration::EventSink {
                                                             std::vector<devices::virtio::Config> virtio);
     void run_session();
     void listen_to_listener();
+    // A further connection, to the session it names.
+    void admit(const migration::Hello& hello, std::unique_ptr<migration::Transport> transport);
+    void join(const migration::Hello& hello, vmm::UniqueFd socket, const std::string& peer);
     void take_guest();
     void await_session();
 
@@ -53,11 +57,13 @@ class Reception final : private migration::EventSink {
     Start start_;
     const migration::Hello hello_;
     const std::string peer_;
+    std::string link_;  // what protects it, for the log
     SessionChannel channel_;
     migration::EventSink* const extra_;
     ReceivingVm vm_;
     Faults faults_;
     std::unique_ptr<migration::DestinationSession> session_;
+    std::unique_ptr<TlsAdmission> admission_;  // none: connections are plain
 
     std::atomic<bool> stopped_ = false;  // by a signal, before the guest had come
 
