@@ -18,7 +18,6 @@ namespace {
 
 // Before a peer has proved anything: what it may make us read.
 constexpr std::uint64_t kMaxHandshake = 32 << 10;
-constexpr std::size_t kReadAhead = std::size_t{256} << 10;
 
 // Where send() leaves what it has encrypted, instead of the socket.
 int append_output(BIO* bio, const char* bytes, std::size_t size, std::size_t* written) {
@@ -210,7 +209,6 @@ void TlsChannel::work_in_bulk() {
     BIO_set_init(output, 1);
     SSL_set0_wbio(ssl_.get(), output);
     if (!facts().kernel_receives) {
-        SSL_set_default_read_buffer_len(ssl_.get(), kReadAhead);
         SSL_set_read_ahead(ssl_.get(), 1);
     }
 }

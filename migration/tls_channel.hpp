@@ -44,8 +44,8 @@ class TlsChannel {
     vmm::Result<Moved> receive(std::span<std::byte> to);
     vmm::Result<Moved> send(std::span<const std::byte> from);
 
-    // From now on what send() encrypts is left in output(), for whoever empties it; and records are read many
-    // at a time. Not where the kernel encrypts.
+    // From now on what send() encrypts is left in output(), for whoever empties it; and a record is read with
+    // one call, not two. Not where the kernel encrypts.
     void work_in_bulk();
     std::vector<std::byte>& output() { return output_; }
 

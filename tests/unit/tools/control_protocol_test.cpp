@@ -77,6 +77,13 @@ TEST_CASE("what is wrong with a request is an error, never a crash and never ign
                              R"({"command":"resolve"})",
                              R"({"command":"resolve","resolution":"both"})",
                              R"({"command":"resolve","resolution":1})",
+                             R"({"command":"migrate","to":"tcp:h:1","tls_dir":"relative"})",
+                             R"({"command":"migrate","to":"tcp:h:1","tls_dir":1})",
+                             R"({"command":"migrate","to":"tcp:h:1","tls_peer":"a"})",
+                             R"({"command":"migrate","to":"tcp:h:1","tls_dir":"/d","tls_peer":"sha256:1"})",
+                             R"({"command":"migrate","to":"tcp:h:1","tls_dir":"/d","insecure":true})",
+                             R"({"command":"preflight","to":"tcp:h:1","insecure":1})",
+                             R"({"command":"status","insecure":true})",
                              R"({"command":"preflight"})",
                              R"({"command":"preflight","to":"h:1"})",
                              R"({"command":"preflight","to":1})",
@@ -129,4 +136,24 @@ TEST_CASE("a migration is asked for with the options that were given", "[tools]"
 
 TEST_CASE("text that is not UTF-8 does not end the process", "[tools]") {
     CHECK_FALSE(error_line(nullptr, {"c", "\xff\xfe", "", ""}).empty());
+}
+
+TEST_CASE("what protects a link survives the way to the guest's process", "[tools]") {
+    const auto again = [](const auto& request) {
+        const auto parsed = parse_request(line_of(to_json(request)));
+        REQUIRE(parsed.body.has_value());
+        return std::get<std::decay_t<decltype(request)>>(*parsed.body).link;
+    };
+    MigrateRequest migrate;
+    migrate.to = {"h", "1"};
+    CHECK(again(migrate).tls_dir.empty());
+    CHECK_FALSE(again(migrate).insecure);
+    migrate.link.insecure = true;
+    CHECK(again(migrate).insecure);
+    PreflightRequest preflight;
+    preflight.to = {"h", "1"};
+    preflight.link = {"/etc/tls", *migration::TlsPeer::parse("sha256:" + std::string(64, 'b')), false};
+    CHECK(again(preflight).tls_dir == "/etc/tls");
+    CHECK(again(preflight).tls_peer->text() == "sha256:" + std::string(64, 'b'));
+    CHECK_FALSE(again(preflight).insecure);
 }
