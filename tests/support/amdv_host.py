@@ -28,7 +28,8 @@ NEEDED = {"qemu-system-x86_64": "qemu-system-x86"}
 INIT = Path(__file__).with_name("amdv_init")
 # With what each needs.
 MODULES = ("kvm-amd", "virtio_mmio", "virtio_net", "virtio_console", "virtio_blk", "tun", "veth", "bridge", "sch_netem",
-           "tls")
+           # Kernel TLS, with what it encrypts with.
+           "tls", "gcm", "ctr", "ghash-generic", "aesni-intel", "ghash-clmulni-intel")
 MEMORY_MIB = 2048
 BOOT_SECONDS = 60
 CHANNELS = 10  # commands that can run in a host at the same time
