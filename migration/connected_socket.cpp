@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
+
 #include "migration/remaining.hpp"
 
 namespace migration {
@@ -165,13 +167,16 @@ void ConnectedSocket::abort() const {
     if (::connect(fd(), &nobody, sizeof nobody) == 0) {
         return;
     }
-    // The kernel refuses that where it encrypts itself. Closing with no time to linger does the same; another
-    // socket takes the number, which others may be about to use.
+    // The kernel refuses that where it encrypts itself. Closing with no time to linger does the same; the
+    // number, which others may be about to use, goes to a connection whose peer is gone.
     shutdown();
     const linger at_once{1, 0};
     (void)::setsockopt(fd(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    if (const UniqueFd unconnected{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)}) {
-        (void)::dup3(unconnected.get(), fd(), O_CLOEXEC);
+    std::array<int, 2> ends{-1, -1};
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends.data()) == 0) {
+        const UniqueFd ours{ends[0]};
+        const UniqueFd theirs{ends[1]};
+        (void)::dup3(ours.get(), fd(), O_CLOEXEC);
     }
 }
 
