@@ -35,6 +35,9 @@ Result<void> Copier::make_senders(const std::vector<MessageStream*>& streams) {
 
 Result<std::uint64_t> Copier::resume(std::vector<MessageStream*> streams, const PageTable& held) {
     VERIFY(streams.size() == senders_.size() && held.size() == table_.size());
+    // What a pause had collected and sent was not rearmed, and has been written again since: the rearm of the
+    // next round would take the trace of that.
+    TRY(collect());
     std::uint64_t kept = 0;
     for_each_chunk(memory_, [&](std::uint64_t, vmm::PageRange range) {
         Digest part;  // the sum is made afresh below

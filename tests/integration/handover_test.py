@@ -307,7 +307,8 @@ def goes_on_after_a_cut(options):
                                        streams, *words["a"])
                 json_schema.validate("report", report)
                 check(len(report["resumes"]) == 1, f"{fault}, {streams} streams: {report}")
-                check(report["resumes"][0]["kept_pages"] > 0, f"{fault}, {streams} streams: {report['resumes']}")
+                # Of what was under way when the link broke none may have arrived; after the rounds all has.
+                check("copy" in fault or report["resumes"][0]["kept_pages"] > 5000, f"{fault}: {report['resumes']}")
                 serial = bed.b.serial()
                 serial.check()
                 serial.send("finish")

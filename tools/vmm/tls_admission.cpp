@@ -72,7 +72,8 @@ Result<Hello> TlsAdmission::hear(TlsTransport& transport, MessageStream& stream)
     const auto deadline = migration::Deadline::until(vmm::real_clock().now() + kLimit);
     TRY(transport.handshake(deadline));
     Hello hello = TRY(stream.expect<Hello>(deadline));
-    const bool joins = hello.purpose == migration::Purpose::data || hello.purpose == migration::Purpose::resume;
+    const bool joins =
+        hello.purpose == migration::Purpose::data || hello.purpose == migration::Purpose::resume;
     if (!joins || hello.session != session_) {
         return vmm::fail(vmm::Code::protocol, "{} is not for this session", stream.peer());
     }

@@ -75,6 +75,13 @@ TEST_CASE("a session broken at any byte before Commit goes on, and is right", "[
             }
         };
         bed->source.on_save = [bed = bed.get()] { bed->source.guest_writes(5, 2); };
+        // What was sent in a pause that came to nothing is written again afterwards.
+        int copies = 0;
+        bed->events.on_source = [bed = bed.get(), copies](SourcePhase phase) mutable {
+            if (phase == SourcePhase::copy && ++copies > 1) {
+                bed->source.guest_writes(5, 3);
+            }
+        };
         bed->receiver.faults.resize(connection + 1);
         bed->receiver.faults[connection] = fault;
         bed->migrate(with_retry(static_cast<std::uint16_t>(connection)));
