@@ -210,7 +210,7 @@ TEST_CASE("the first difference is named, in a field of any kind", "[state]") {
     CHECK(difference([](Sample& s) { s.speed = 1; }) == "speed: 0xfa against 0x1");
 }
 
-TEST_CASE("gathered in place, a value has the same bytes, and large ones are not copied") {
+TEST_CASE("gathered in place, a value has the same bytes, and large ones are not copied", "[state]") {
     for (const std::size_t size : {std::size_t{0}, vmm::GatheredBytes::kReferred - 1,
                                    vmm::GatheredBytes::kReferred, std::size_t{100'000}}) {
         Sample value = sample();
