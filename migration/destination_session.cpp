@@ -182,7 +182,7 @@ void DestinationSession::join(const Hello& hello, std::unique_ptr<Transport> tra
     }
     joined_[hello.stream] = true;
     auto thread = vmm::start_thread(
-        fmt::format("pages{}", hello.stream),
+        fmt::format("pages{}", hello.stream), vmm::ThreadRole::pages,
         [this, number = hello.stream, messages = &stream->messages] { receive_pages(number, *messages); });
     if (!thread) {
         return;  // the connection ends with the stream, and the source says so

@@ -5,7 +5,7 @@
 namespace migration {
 
 KeepAlives::KeepAlives(MessageStream& stream) : stream_(stream) {
-    if (auto thread = vmm::start_thread("keepalive", [this] { send_them(); })) {
+    if (auto thread = vmm::start_thread("keepalive", vmm::ThreadRole::pages, [this] { send_them(); })) {
         thread_ = std::move(*thread);
     }
 }

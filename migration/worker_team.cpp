@@ -9,7 +9,7 @@ namespace migration {
 vmm::Result<std::unique_ptr<WorkerTeam>> WorkerTeam::create(std::size_t size) {
     std::unique_ptr<WorkerTeam> team{new WorkerTeam};
     for (std::size_t worker = 1; worker < size; ++worker) {
-        team->threads_.push_back(TRY(vmm::start_thread(fmt::format("pages{}", worker),
+        team->threads_.push_back(TRY(vmm::start_thread(fmt::format("pages{}", worker), vmm::ThreadRole::pages,
                                                        [self = team.get(), worker] { self->loop(worker); })));
     }
     return team;

@@ -24,7 +24,7 @@ Flusher::~Flusher() {
 Result<void> Flusher::begin() {
     const std::lock_guard lock{mutex_};
     if (!thread_.joinable()) {
-        thread_ = TRY(vmm::start_thread("flush", [this] { main(); }));
+        thread_ = TRY(vmm::start_thread("flush", vmm::ThreadRole::storage, [this] { main(); }));
     }
     ++wanted_;
     changed_.notify_all();

@@ -106,8 +106,8 @@ Result<std::unique_ptr<GuestCommands>> GuestCommands::create(vmm::EventLoop& loo
                                                              std::string name, std::string peer) {
     std::unique_ptr<GuestCommands> commands{
         new GuestCommands{loop, server, std::move(name), std::move(peer)}};
-    commands->lifecycle_worker_ = TRY(Worker::start("commands"));
-    commands->preflight_worker_ = TRY(Worker::start("preflight"));
+    commands->lifecycle_worker_ = TRY(Worker::start("commands", vmm::ThreadRole::machine));
+    commands->preflight_worker_ = TRY(Worker::start("preflight", vmm::ThreadRole::migration));
     return commands;
 }
 

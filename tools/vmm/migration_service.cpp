@@ -46,7 +46,7 @@ Result<void> MigrationService::start(const MigrateRequest& request,
     records.remove_expired();
     active_ = std::make_unique<Active>(environment_, std::move(records), std::move(connector), request,
                                        queue_, TRY(migration::host_boot_id()));
-    auto thread = vmm::start_thread("source", [this, source = &active_->source] {
+    auto thread = vmm::start_thread("source", vmm::ThreadRole::migration, [this, source = &active_->source] {
         migration::Outcome outcome = source->run();
         environment_.loop.post([this, outcome] { ended(outcome); });
         if (outcome == migration::Outcome::unknown) {

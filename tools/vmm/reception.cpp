@@ -66,7 +66,7 @@ Result<Reception::Start> Reception::prepare(const ReceiveOptions& options, EndSi
     auto records = TRY(migration::RecordDirectory::open(directory));
     const migration::Uuid boot_id = TRY(migration::host_boot_id());
     auto process = TRY(GuestProcess::create(options.guest, std::move(signals), extra));
-    auto refuser = TRY(Worker::start("refuse"));
+    auto refuser = TRY(Worker::start("refuse", vmm::ThreadRole::migration));
     return Start{std::move(kvm), std::move(records), std::move(process), std::move(refuser), boot_id};
 }
 
@@ -95,10 +95,10 @@ Result<int> Reception::serve(const ReceiveOptions& options, const vmm::HostOffer
             });
     }
     // First the one without which nothing has happened yet. The source learns from the closed connection.
-    reception.channel_thread_ =
-        TRY(vmm::start_thread("channel", [&reception] { reception.listen_to_listener(); }));
-    reception.session_thread_ =
-        TRY(vmm::start_thread("destination", [&reception] { reception.run_session(); }));
+    reception.channel_thread_ = TRY(vmm::start_thread("channel", vmm::ThreadRole::migration,
+                                                      [&reception] { reception.listen_to_listener(); }));
+    reception.session_thread_ = TRY(
+        vmm::start_thread("destination", vmm::ThreadRole::setup, [&reception] { reception.run_session(); }));
     return reception.start_.process->serve();
 }
 

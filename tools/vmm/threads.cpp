@@ -1,7 +1,6 @@
 #include "tools/vmm/threads.hpp"
 
 #include "tools/vmm/log.hpp"
-#include "vmm/base/thread.hpp"
 
 namespace tools {
 
@@ -9,7 +8,7 @@ using vmm::Result;
 
 Result<std::unique_ptr<IoThread>> IoThread::start(const char* name) {
     std::unique_ptr<IoThread> io{new IoThread{TRY(vmm::EventLoop::create())}};
-    io->thread_ = TRY(vmm::start_thread(name, [loop = io->loop_.get(), name] {
+    io->thread_ = TRY(vmm::start_thread(name, vmm::ThreadRole::io, [loop = io->loop_.get(), name] {
         if (const auto served = loop->run(); !served) {
             log_line("{}: {}", name, served.error().text());
         }
@@ -24,9 +23,9 @@ IoThread::~IoThread() {
     }
 }
 
-Result<std::unique_ptr<Worker>> Worker::start(const char* name) {
+Result<std::unique_ptr<Worker>> Worker::start(const char* name, vmm::ThreadRole role) {
     std::unique_ptr<Worker> worker{new Worker};
-    worker->thread_ = TRY(vmm::start_thread(name, [self = worker.get()] { self->main(); }));
+    worker->thread_ = TRY(vmm::start_thread(name, role, [self = worker.get()] { self->main(); }));
     return worker;
 }
 

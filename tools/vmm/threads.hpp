@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "vmm/base/event_loop.hpp"
+#include "vmm/base/thread.hpp"
 
 namespace tools {
 
@@ -32,7 +33,7 @@ class IoThread {
 // Runs tasks one after another on a thread of its own.
 class Worker {
   public:
-    static vmm::Result<std::unique_ptr<Worker>> start(const char* name);
+    static vmm::Result<std::unique_ptr<Worker>> start(const char* name, vmm::ThreadRole role);
     // Waits for all tasks.
     ~Worker();
     Worker(const Worker&) = delete;

@@ -39,7 +39,16 @@ bool may_go_back_to(int nice) {
     return ::syscall(SYS_capget, &header, data.data()) == 0 && (data[0].effective >> CAP_SYS_NICE & 1U) != 0;
 }
 
+std::function<void(ThreadRole)>& thread_start() {
+    static std::function<void(ThreadRole)> call;
+    return call;
+}
+
 }  // namespace
+
+void on_thread_start(std::function<void(ThreadRole)> call) {
+    thread_start() = std::move(call);
+}
 
 void use_cpu_for(CpuUse use) {
     constexpr std::uint64_t kBrief_ns = 100'000;  // the least that the kernel takes; 0 is its own
@@ -76,13 +85,16 @@ void leave_cpu() {
     }
 }
 
-Result<std::thread> start_thread(std::string name, std::function<void()> function) {
+Result<std::thread> start_thread(std::string name, ThreadRole role, std::function<void()> function) {
     const std::string called = name;
     // std::thread tells of a full host in no other way.
     try {
-        return std::thread{[name = std::move(name), function = std::move(function)] {
+        return std::thread{[name = std::move(name), role, function = std::move(function)] {
             ::pthread_setname_np(::pthread_self(), name.substr(0, 15).c_str());
             use_cpu_for(CpuUse::service);
+            if (thread_start()) {
+                thread_start()(role);
+            }
             function();
         }};
     } catch (const std::system_error& error) {

@@ -1,4 +1,4 @@
-// start_thread(): a thread with a name, or why the host has none left. For all but the vCPUs' own.
+// start_thread(): a thread with a name and a role, or why the host has none left.
 #pragma once
 
 #include <functional>
@@ -9,9 +9,26 @@
 
 namespace vmm {
 
+// What a thread is there for. The process may give each role no more rights than it needs.
+enum class ThreadRole : std::uint8_t {
+    setup,      // makes machines and whatever belongs to them; any thread, until it says otherwise
+    control,    // serves those who ask for something, and begins migrations
+    machine,    // pauses, resumes, resets and ends the machine
+    vcpu,       // runs the guest
+    io,         // serves devices
+    migration,  // leads a migration, at either side
+    pages,      // moves memory
+    storage,    // waits for storage
+};
+inline constexpr std::size_t kThreadRoles = 8;
+
 // `name`, cut to what the host shows: 15 characters. It has CpuUse::service. Code::io: no more threads;
 // nothing was called.
-Result<std::thread> start_thread(std::string name, std::function<void()> function);
+Result<std::thread> start_thread(std::string name, ThreadRole role, std::function<void()> function);
+
+// Every thread of start_thread() calls this before its function, from now on; nullptr: nothing. While there
+// is one thread.
+void on_thread_start(std::function<void(ThreadRole)> call);
 
 // What the calling thread needs CPUs for. It counts where threads of this process want the same one, and the
 // scheduler does what it can. Threads take over that of their maker.

@@ -1,10 +1,9 @@
 #include "vmm/machine/lifecycle.hpp"
 
-#include <pthread.h>
-
 #include <algorithm>
 
 #include "vmm/base/check.hpp"
+#include "vmm/base/thread.hpp"
 
 namespace vmm {
 
@@ -36,7 +35,8 @@ Result<std::unique_ptr<Lifecycle>> Lifecycle::create(Machine& machine) {
         { const std::lock_guard lock{lifecycle->mutex_}; }
         lifecycle->changed_.notify_all();
     });
-    self->thread_ = std::thread{[lifecycle = self.get()] { lifecycle->main(); }};
+    self->thread_ =
+        TRY(start_thread("lifecycle", ThreadRole::machine, [lifecycle = self.get()] { lifecycle->main(); }));
     return self;
 }
 
@@ -96,7 +96,6 @@ void Lifecycle::finish(GuestEnd end) {
 }
 
 void Lifecycle::main() {
-    ::pthread_setname_np(::pthread_self(), "lifecycle");
     std::unique_lock lock{mutex_};
     for (;;) {
         changed_.wait(lock, [&] { return quit_ || (machine_.requests().pending() && !turn_taken_); });

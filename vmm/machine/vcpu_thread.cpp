@@ -43,7 +43,8 @@ void block_other_signals() {
 Result<std::unique_ptr<VcpuThread>> VcpuThread::create(Vcpu& vcpu, ExitDispatcher& dispatcher) {
     TRY(install_kick_handler());
     std::unique_ptr<VcpuThread> self{new VcpuThread{vcpu, dispatcher}};
-    self->thread_ = std::thread{[thread = self.get()] { thread->main(); }};
+    self->thread_ = TRY(start_thread(fmt::format("vcpu{}", vcpu.index()), ThreadRole::vcpu,
+                                     [thread = self.get()] { thread->main(); }));
     self->start_task([thread = self.get()](Vcpu&) { return thread->warm_up(); });
     TRY(self->wait_task());
     return self;
@@ -57,7 +58,9 @@ VcpuThread::~VcpuThread() {
         called_ = true;
     }
     changed_.notify_all();
-    thread_.join();
+    if (thread_.joinable()) {
+        thread_.join();
+    }
 }
 
 Result<void> VcpuThread::warm_up() {
@@ -180,7 +183,6 @@ void VcpuThread::stay_awake(Duration limit) {
 
 void VcpuThread::main() {
     block_other_signals();
-    ::pthread_setname_np(::pthread_self(), fmt::format("vcpu{}", vcpu_.index()).c_str());
     use_cpu_for(CpuUse::guest);
     std::unique_lock lock{mutex_};
     for (;;) {

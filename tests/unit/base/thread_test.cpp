@@ -8,10 +8,13 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 
+using vmm::ThreadRole;
+
 TEST_CASE("a thread bears its name, cut to what the host allows", "[base]") {
     std::array<char, 16> name{};
-    auto thread = vmm::start_thread(
-        "a name that is too long", [&] { ::pthread_getname_np(::pthread_self(), name.data(), name.size()); });
+    auto thread = vmm::start_thread("a name that is too long", ThreadRole::pages, [&] {
+        ::pthread_getname_np(::pthread_self(), name.data(), name.size());
+    });
     REQUIRE(thread.has_value());
     thread->join();
     CHECK(std::string{name.data()} == "a name that is ");
@@ -21,7 +24,7 @@ TEST_CASE("bulk work takes a smaller share, and only where it can be given back"
     int usual = 0;
     int bulk = 0;
     int after = 0;
-    auto thread = vmm::start_thread("share", [&] {
+    auto thread = vmm::start_thread("share", ThreadRole::pages, [&] {
         usual = ::getpriority(PRIO_PROCESS, 0);
         vmm::use_cpu_for(vmm::CpuUse::bulk);
         bulk = ::getpriority(PRIO_PROCESS, 0);
@@ -62,10 +65,29 @@ TEST_CASE("a host without room for a thread is an error, not an exception", "[ba
     REQUIRE(::pthread_attr_setstacksize(&huge, std::size_t{1} << 47) == 0);
     REQUIRE(::pthread_setattr_default_np(&huge) == 0);
     std::atomic<bool> called = false;
-    const auto thread = vmm::start_thread("none", [&] { called = true; });
+    const auto thread = vmm::start_thread("none", ThreadRole::pages, [&] { called = true; });
     REQUIRE(::pthread_setattr_default_np(&usual) == 0);
     REQUIRE_FALSE(thread.has_value());
     CHECK(thread.error().code() == vmm::Code::io);
     CHECK(thread.error().sys_errno() == EAGAIN);
     CHECK_FALSE(called);
+}
+
+TEST_CASE("what is to be done on every thread is done on it first, with its role", "[base]") {
+    std::vector<std::string> calls;
+    std::thread::id where;
+    vmm::on_thread_start([&](ThreadRole role) {
+        where = std::this_thread::get_id();
+        calls.push_back(role == ThreadRole::io ? "start of io" : "start of another");
+    });
+    std::thread::id own;
+    auto thread = vmm::start_thread("first", ThreadRole::io, [&] {
+        own = std::this_thread::get_id();
+        calls.emplace_back("function");
+    });
+    REQUIRE(thread.has_value());
+    thread->join();
+    vmm::on_thread_start(nullptr);
+    CHECK(calls == std::vector<std::string>{"start of io", "function"});
+    CHECK(where == own);
 }
