@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
 
@@ -24,28 +26,65 @@ Result<void> check(int result, const char* what, const char* remedy = "use Linux
     return {};
 }
 
+// liburing 2.3 declares functions for the two requests, and its shared library has neither.
+int register_with(const io_uring& ring, unsigned request,
+                  std::span<const io_uring_restriction> restrictions) {
+    const long result = ::syscall(SYS_io_uring_register, ring.ring_fd, request, restrictions.data(),
+                                  static_cast<unsigned>(restrictions.size()));
+    return result < 0 ? -errno : 0;
+}
+
+io_uring_restriction allow(std::uint8_t operation) {
+    io_uring_restriction restriction{};
+    restriction.opcode = IORING_RESTRICTION_SQE_OP;
+    restriction.sqe_op = operation;
+    return restriction;
+}
+
+// io_uring_register(2), IORING_REGISTER_RESTRICTIONS: from IORING_REGISTER_ENABLE_RINGS on nothing else may
+// be submitted, and nothing registered.
+Result<void> restrict(io_uring& ring) {
+    io_uring_restriction registered_only{};
+    registered_only.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED;
+    registered_only.sqe_flags = IOSQE_FIXED_FILE;
+    const std::array restrictions{registered_only, allow(IORING_OP_READ_FIXED), allow(IORING_OP_WRITE_FIXED),
+                                  allow(IORING_OP_FSYNC), allow(IORING_OP_FALLOCATE)};
+    return check(register_with(ring, IORING_REGISTER_RESTRICTIONS, restrictions), "restrict io_uring");
+}
+
+Result<void> prepare(io_uring& ring, int file, std::span<const iovec> buffers, int event) {
+    TRY(check(::io_uring_register_files(&ring, &file, 1), "register the image with io_uring"));
+    TRY(check(::io_uring_register_buffers(&ring, buffers.data(), static_cast<unsigned>(buffers.size())),
+              "register buffers with io_uring",
+              "raise the limit on locked memory (ulimit -l) to 2 MiB for each disk"));
+    TRY(check(::io_uring_register_eventfd(&ring, event), "register an event with io_uring"));
+    TRY(restrict(ring));
+    return check(register_with(ring, IORING_REGISTER_ENABLE_RINGS, {}), "enable io_uring");
+}
+
 }  // namespace
 
 Result<std::unique_ptr<DiskRing>> DiskRing::create(int file) {
     std::unique_ptr<DiskRing> ring{new DiskRing{
         TRY(vmm::Mapping::anonymous(kSlots * kSlotBytes, vmm::Backing::small)), TRY(vmm::WakeFd::create())}};
-    TRY(ring->set_up(file));
+    std::array<iovec, kSlots> buffers{};
+    for (unsigned i = 0; i < kSlots; ++i) {
+        buffers[i] = {ring->slot(i).data(), kSlotBytes};
+        ring->free_.push_back(i);
+    }
+    TRY(set_up(ring->ring_, file, buffers, ring->event_.fd()));
+    ring->made_ = true;
     return ring;
 }
 
-Result<void> DiskRing::set_up(int file) {
-    TRY(check(::io_uring_queue_init(kMaxOperations, &ring_, 0), "io_uring_setup",
+Result<void> DiskRing::set_up(io_uring& ring, int file, std::span<const iovec> buffers, int event) {
+    TRY(check(::io_uring_queue_init(kMaxOperations, &ring, IORING_SETUP_R_DISABLED), "io_uring_setup",
               "allow it with sysctl kernel.io_uring_disabled=0"));
-    made_ = true;
-    TRY(check(::io_uring_register_files(&ring_, &file, 1), "register the image with io_uring"));
-    std::array<iovec, kSlots> buffers{};
-    for (unsigned i = 0; i < kSlots; ++i) {
-        buffers[i] = {slot(i).data(), kSlotBytes};
-        free_.push_back(i);
+    auto prepared = prepare(ring, file, buffers, event);
+    if (!prepared) {
+        ::io_uring_queue_exit(&ring);
     }
-    TRY(check(::io_uring_register_buffers(&ring_, buffers.data(), kSlots), "register buffers with io_uring",
-              "raise the limit on locked memory (ulimit -l) to 2 MiB for each disk"));
-    return check(::io_uring_register_eventfd(&ring_, event_.fd()), "register an event with io_uring");
+    return prepared;
 }
 
 DiskRing::~DiskRing() {

@@ -1,5 +1,8 @@
 // DiskRing: io_uring (io_uring(7)) on one disk image, with a registered file and registered buffers.
 //
+// What a ring is asked for passes by seccomp filters, so the ring itself is restricted: it does what a disk
+// needs, to that file and to no other.
+//
 // Data goes through a few buffers of our own rather than straight to guest memory: registering that would pin
 // and populate all of it, where an unused page costs nothing otherwise; a guest's buffers need no alignment;
 // and a page becomes dirty when the data is copied to it, not when a transfer was begun.
@@ -24,6 +27,9 @@ class DiskRing {
     static constexpr unsigned kMaxOperations = 512;
 
     static vmm::Result<std::unique_ptr<DiskRing>> create(int file);
+    // Makes the restricted ring. By itself, so that a test can ask such a ring for something else; the caller
+    // ends it with io_uring_queue_exit().
+    static vmm::Result<void> set_up(io_uring& ring, int file, std::span<const iovec> buffers, int event);
     ~DiskRing();
     DiskRing(const DiskRing&) = delete;
     DiskRing& operator=(const DiskRing&) = delete;
@@ -63,7 +69,6 @@ class DiskRing {
   private:
     DiskRing(vmm::Mapping buffers, vmm::WakeFd event)
         : buffers_(std::move(buffers)), event_(std::move(event)) {}
-    vmm::Result<void> set_up(int file);
 
     io_uring ring_{};
     bool made_ = false;
