@@ -1,7 +1,6 @@
 #include "migration/fault.hpp"
 
 #include <signal.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -266,7 +265,7 @@ void FaultInjector::end_process_if(bool due) {
         return;
     }
     tell();
-    (void)::kill(::getpid(), plan_.kind == Kind::kill ? SIGKILL : SIGSTOP);
+    (void)::raise(plan_.kind == Kind::kill ? SIGKILL : SIGSTOP);  // of the whole process
 }
 
 void FaultInjector::tell() {

@@ -1,15 +1,17 @@
 // vmm with a phase gate: a test can hold either side of a migration at a named phase, look, and kill there.
 //
-// GODWIT_GATE names a Unix stream socket on which the test listens. On entering a phase a process connects to
-// it, on a connection for each thread, and writes "source pause 1234\n" or "destination loaded 1234\n": role,
-// phase, pid. The answer "go\n" lets it go on; "hold\n" keeps it there until "go\n", or until the test closes
-// the connection.
+// GODWIT_GATE is a TCP port of 127.0.0.1 on which the test listens (the sandbox lets who leads a migration
+// connect by TCP, and not by Unix sockets). On entering a phase a process connects to it, on a connection for
+// each thread, and writes "source pause 1234\n" or "destination loaded 1234\n": role, phase, pid. The answer
+// "go\n" lets it go on; "hold\n" keeps it there until "go\n", or until the test closes the connection.
+// `refused` cannot be held: it may be entered on a thread that moves pages, which may not connect, but may
+// write to what the process has open since its first phase.
+#include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cstdlib>
-#include <cstring>
+#include <mutex>
 #include <string>
 
 #include "migration/event.hpp"
@@ -24,7 +26,7 @@ class GateConnection {
   public:
     // Returns when the test lets us go on; at once when it is not there.
     void pass(const std::string& line) {
-        if (!connect() || ::send(socket_.get(), line.data(), line.size(), MSG_NOSIGNAL) < 0) {
+        if (!connect() || ::write(socket_.get(), line.data(), line.size()) < 0) {
             return;
         }
         for (std::string answer; answer != "go"; answer = read_line()) {
@@ -34,19 +36,19 @@ class GateConnection {
         }
     }
 
-  private:
     bool connect() {
         if (socket_ && owner_ == ::getpid()) {
             return true;
         }
-        const char* path = std::getenv("GODWIT_GATE");
-        sockaddr_un address{};
-        address.sun_family = AF_UNIX;
-        if (path == nullptr || std::strlen(path) >= sizeof address.sun_path) {
+        const char* port = std::getenv("GODWIT_GATE");
+        if (port == nullptr) {
             return false;
         }
-        std::memcpy(address.sun_path, path, std::strlen(path));
-        socket_ = vmm::UniqueFd{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_port = htons(static_cast<std::uint16_t>(std::strtoul(port, nullptr, 10)));
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        socket_ = vmm::UniqueFd{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
         owner_ = ::getpid();
         if (::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
             socket_.reset();
@@ -54,11 +56,12 @@ class GateConnection {
         return static_cast<bool>(socket_);
     }
 
+  private:
     // Without its line feed; closes the socket when there will be none.
     std::string read_line() {
         std::string line;
         char c = 0;
-        while (::recv(socket_.get(), &c, 1, 0) == 1) {
+        while (::read(socket_.get(), &c, 1) == 1) {
             if (c == '\n') {
                 return line;
             }
@@ -83,10 +86,22 @@ class Gate final : public migration::EventSink {
     }
 
   private:
-    static void pass(std::string_view role, std::string_view phase) {
-        thread_local GateConnection connection;
-        connection.pass(fmt::format("{} {} {}\n", role, phase, ::getpid()));
+    void pass(std::string_view role, std::string_view phase) {
+        thread_local GateConnection own;
+        const std::string line = fmt::format("{} {} {}\n", role, phase, ::getpid());
+        if (phase == migration::name_of(migration::DestinationPhase::refused)) {
+            const std::lock_guard lock{mutex_};
+            return shared_.pass(line);
+        }
+        {
+            const std::lock_guard lock{mutex_};
+            (void)shared_.connect();
+        }
+        own.pass(line);
     }
+
+    std::mutex mutex_;
+    GateConnection shared_;
 };
 
 }  // namespace

@@ -1,4 +1,8 @@
 // vmm receive: takes in guests that migrate to this host.
+#include <linux/capability.h>
+
+#include <array>
+
 #include "tools/vmm/commands.hpp"
 #include "tools/vmm/faults.hpp"
 #include "tools/vmm/guest_options.hpp"
@@ -18,8 +22,7 @@ constexpr std::size_t kMaxIncoming = 64;
 
 // Once, not in each session: to try KVM takes a VM, and to drop that again takes as long as a whole migration
 // of a small guest (20 ms).
-Result<vmm::HostOffer> offered_host(const ReceiveOptions& options) {
-    const vmm::Kvm kvm = TRY(vmm::Kvm::open());
+Result<vmm::HostOffer> offered_host(const vmm::Kvm& kvm, const ReceiveOptions& options) {
     vmm::HostOffer host = TRY(vmm::probe_host(kvm));
     for (const vmm::CpuidMask& mask : options.cpuid_masks) {
         vmm::apply(mask, host.cpuid);
@@ -28,7 +31,11 @@ Result<vmm::HostOffer> offered_host(const ReceiveOptions& options) {
 }
 
 Result<int> receive(ReceiveOptions options, migration::EventSink* extra) {
-    const vmm::HostOffer host = TRY(offered_host(options));
+    // The port may be one below 1024.
+    constexpr std::array kCapabilities{CAP_DAC_OVERRIDE, CAP_NET_BIND_SERVICE};
+    const std::unique_ptr<Sandbox> sandbox = TRY(Sandbox::begin(options.guest.sandbox, kCapabilities));
+    vmm::Kvm kvm = TRY(vmm::Kvm::open());
+    const vmm::HostOffer offer = TRY(offered_host(kvm, options));
     if (!options.link.tls_dir.empty()) {
         options.tls = TRY(migration::TlsContext::load(options.link.tls_dir));
     }
@@ -38,13 +45,16 @@ Result<int> receive(ReceiveOptions options, migration::EventSink* extra) {
     TRY(control_place(options.guest, options.name));
     EndSignals signals = TRY(EndSignals::block());
     std::unique_ptr<Listener> listener = TRY(Listener::create(options, signals));
+    // Before the first byte of anybody; the processes of sessions inherit it.
+    TRY(sandbox->confine(vmm::ThreadRole::setup));
     log_line("listening on {}", listener->address().text());
     std::variant<int, Accepted> next = listener->run();
     listener.reset();
     if (const int* status = std::get_if<int>(&next)) {
         return *status;
     }
-    return Reception::serve(options, host, std::move(std::get<Accepted>(next)), std::move(signals), extra);
+    return Reception::serve(options, {std::move(kvm), offer, *sandbox}, std::move(std::get<Accepted>(next)),
+                            std::move(signals), extra);
 }
 
 }  // namespace

@@ -1,4 +1,7 @@
 // vmm run: starts a guest and owns it until it ends or has moved away.
+#include <linux/capability.h>
+
+#include <array>
 #include <filesystem>
 #include <memory>
 
@@ -78,6 +81,9 @@ Result<vmm::BootImage> load(const RunOptions& options, const std::vector<devices
 }
 
 Result<int> run(const RunOptions& options, migration::EventSink* extra) {
+    // /dev/kvm, the image and the disks are the one's who starts the guest, and so is the bridge of a tap.
+    constexpr std::array kCapabilities{CAP_DAC_OVERRIDE, CAP_NET_ADMIN};
+    const std::unique_ptr<Sandbox> sandbox = TRY(Sandbox::begin(options.guest.sandbox, kCapabilities));
     const vmm::Kvm kvm = TRY(vmm::Kvm::open());
     TRY(check_back_ends(options.guest));
     if (!options.guest.control.empty()) {
@@ -88,7 +94,7 @@ Result<int> run(const RunOptions& options, migration::EventSink* extra) {
     vmm::BootImage image = TRY(load(options, virtio));
     EndSignals signals = TRY(EndSignals::block());
     const std::unique_ptr<GuestProcess> process =
-        TRY(GuestProcess::create(options.guest, std::move(signals), extra));
+        TRY(GuestProcess::create(options.guest, *sandbox, std::move(signals), extra));
 
     vmm::MachineConfig config;
     config.name = TRY(open_control(*process, options));

@@ -24,6 +24,8 @@ void print_status(const json& status) {
         row("unassigned", fmt::format("{} port and {} memory accesses that no device answered",
                                       number_text(stray, "ports"), number_text(stray, "memory")));
     }
+    const std::string user = text_of(status, "user");
+    row("sandbox", text_of(status, "sandbox") + (user.empty() ? "" : ", as user " + user));
     row("role", text_of(status, "role"));
     if (!text_of(status, "peer").empty()) {
         row("peer", text_of(status, "peer"));

@@ -96,16 +96,22 @@ class GuestCommands::PreflightConnector final : public migration::Connector {
     std::shared_ptr<migration::Transport> transport_;
 };
 
-GuestCommands::GuestCommands(vmm::EventLoop& loop, ControlServer& server, std::string name, std::string peer)
-    : loop_(loop), server_(server), name_(std::move(name)), peer_(std::move(peer)) {
+GuestCommands::GuestCommands(vmm::EventLoop& loop, ControlServer& server, std::string name, std::string peer,
+                             SandboxOptions sandbox)
+    : loop_(loop),
+      server_(server),
+      name_(std::move(name)),
+      peer_(std::move(peer)),
+      sandbox_(std::move(sandbox)) {
 }
 
 GuestCommands::~GuestCommands() = default;
 
 Result<std::unique_ptr<GuestCommands>> GuestCommands::create(vmm::EventLoop& loop, ControlServer& server,
-                                                             std::string name, std::string peer) {
+                                                             std::string name, std::string peer,
+                                                             SandboxOptions sandbox) {
     std::unique_ptr<GuestCommands> commands{
-        new GuestCommands{loop, server, std::move(name), std::move(peer)}};
+        new GuestCommands{loop, server, std::move(name), std::move(peer), std::move(sandbox)}};
     commands->lifecycle_worker_ = TRY(Worker::start("commands", vmm::ThreadRole::machine));
     commands->preflight_worker_ = TRY(Worker::start("preflight", vmm::ThreadRole::migration));
     return commands;
@@ -168,9 +174,10 @@ Reason GuestCommands::ended_reason(const vmm::GuestEnd& end) const {
 }
 
 void GuestCommands::handle(const Asked& asked, const StatusRequest&) {
-    ok(asked.client, asked.id,
-       {{"status", guest_ == nullptr ? status_of_arriving(name_, peer_)
-                                     : status_of(*guest_, *migrations_, owned_since_)}});
+    json status =
+        guest_ == nullptr ? status_of_arriving(name_, peer_) : status_of(*guest_, *migrations_, owned_since_);
+    add_sandbox(status, sandbox_);
+    ok(asked.client, asked.id, {{"status", std::move(status)}});
 }
 
 void GuestCommands::handle(const Asked& asked, const PauseRequest&) {

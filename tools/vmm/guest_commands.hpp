@@ -9,6 +9,7 @@
 
 #include "tools/vmm/control_server.hpp"
 #include "tools/vmm/migration_service.hpp"
+#include "tools/vmm/sandbox.hpp"
 #include "tools/vmm/threads.hpp"
 
 namespace tools {
@@ -19,7 +20,8 @@ class GuestCommands {
     // The guest of that name is still arriving, or not started yet; `peer` is where it comes from. What can
     // fail is made here: attach() may come when the guest has no other home any more.
     static vmm::Result<std::unique_ptr<GuestCommands>> create(vmm::EventLoop& loop, ControlServer& server,
-                                                              std::string name, std::string peer);
+                                                              std::string name, std::string peer,
+                                                              SandboxOptions sandbox);
     ~GuestCommands();
     GuestCommands(const GuestCommands&) = delete;
     GuestCommands& operator=(const GuestCommands&) = delete;
@@ -44,7 +46,8 @@ class GuestCommands {
     void finish(const vmm::GuestEnd& end, int status, const migration::Report& report);
 
   private:
-    GuestCommands(vmm::EventLoop& loop, ControlServer& server, std::string name, std::string peer);
+    GuestCommands(vmm::EventLoop& loop, ControlServer& server, std::string name, std::string peer,
+                  SandboxOptions sandbox);
 
     class PreflightConnector;
     enum class Kind : std::uint8_t {
@@ -98,6 +101,7 @@ class GuestCommands {
     ControlServer& server_;
     const std::string name_;
     const std::string peer_;
+    const SandboxOptions sandbox_;
     migration::Guest* guest_ = nullptr;
     MigrationService* migrations_ = nullptr;
     vmm::TimePoint owned_since_;

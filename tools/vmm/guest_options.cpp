@@ -20,6 +20,13 @@ void add_guest_options(CLI::App* app, std::string& name, GuestOptions& options, 
     app->add_option("--state-dir", options.state_dir,
                     "Directory of handover records, instead of one beside the sockets")
         ->check(not_empty);
+    app->add_option("--user", options.sandbox.user,
+                    "After set-up go on as this user; only root can (docs/sandbox.md)")
+        ->check([](const std::string& text) {
+            return text.empty() ? "no user is named; leave the option out to stay who you are" : "";
+        });
+    app->add_flag("!--no-sandbox", options.sandbox.filtered,
+                  "Allow the process all system calls and descriptors, to debug it");
 }
 
 }  // namespace tools

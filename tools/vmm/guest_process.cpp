@@ -51,12 +51,13 @@ bool uses_stdio(const GuestOptions& options) {
     });
 }
 
-Result<std::unique_ptr<GuestProcess>> GuestProcess::create(GuestOptions options, EndSignals signals,
-                                                           migration::EventSink* extra) {
+Result<std::unique_ptr<GuestProcess>> GuestProcess::create(GuestOptions options, const Sandbox& sandbox,
+                                                           EndSignals signals, migration::EventSink* extra) {
     options.state_dir = TRY(state_directory(options.state_dir));
     // A guest that ran for a month is not to learn at its migration that it cannot leave.
     TRY(check_records(options.state_dir));
-    std::unique_ptr<GuestProcess> process{new GuestProcess{std::move(options), std::move(signals), extra}};
+    std::unique_ptr<GuestProcess> process{
+        new GuestProcess{std::move(options), sandbox, std::move(signals), extra}};
     process->loop_ = TRY(vmm::EventLoop::create());
     process->signal_watch_ = TRY(process->loop_->watch(
         process->signals_.fd(), EPOLLIN, [self = process.get()](std::uint32_t) { self->on_signal(); }));
@@ -87,7 +88,7 @@ Result<void> GuestProcess::open_control(const std::string& name, const std::stri
         {[this](ControlServer::Client client, const std::string& line) { commands_->request(client, line); },
          [this](ControlServer::Client client) { commands_->gone(client); }}));
     name_ = name;
-    auto commands = GuestCommands::create(*loop_, *server_, name, peer);
+    auto commands = GuestCommands::create(*loop_, *server_, name, peer, options_.sandbox);
     if (!commands) {
         server_.reset();  // nobody would answer its clients
         return vmm::Failure{std::move(commands).error()};
@@ -98,6 +99,7 @@ Result<void> GuestProcess::open_control(const std::string& name, const std::stri
 
 Result<void> GuestProcess::own(migration::Guest guest) {
     guest_ = std::move(guest);
+    TRY(sandbox_.confine(vmm::ThreadRole::control));
     migrations_ = std::make_unique<MigrationService>(
         MigrationService::Environment{*loop_, guest_, options_.state_dir, extra_},
         MigrationService::Callbacks{

@@ -9,6 +9,7 @@
 #include "tools/vmm/control_server.hpp"
 #include "tools/vmm/guest_commands.hpp"
 #include "tools/vmm/migration_service.hpp"
+#include "tools/vmm/sandbox.hpp"
 #include "tools/vmm/signals.hpp"
 #include "tools/vmm/threads.hpp"
 
@@ -23,6 +24,7 @@ struct GuestOptions {
     devices::SerialConfig serial{devices::SerialConfig::Kind::stdio, {}};
     std::vector<devices::virtio::Config> devices;
     vmm::Backing backing = vmm::Backing::thp;
+    SandboxOptions sandbox;
 };
 
 // Of the serial port and the consoles.
@@ -34,8 +36,8 @@ bool uses_stdio(const GuestOptions& options);
 // before it.
 class GuestProcess {
   public:
-    static vmm::Result<std::unique_ptr<GuestProcess>> create(GuestOptions options, EndSignals signals,
-                                                             migration::EventSink* extra);
+    static vmm::Result<std::unique_ptr<GuestProcess>> create(GuestOptions options, const Sandbox& sandbox,
+                                                             EndSignals signals, migration::EventSink* extra);
     ~GuestProcess();
 
     vmm::EventLoop& loop() { return *loop_; }
@@ -46,7 +48,8 @@ class GuestProcess {
 
     // Takes the name; `peer` is where the guest comes from, if it does. Code::invalid: it is in use.
     vmm::Result<void> open_control(const std::string& name, const std::string& peer);
-    // The guest is ours: serves it, and its end ends serve(). After open_control().
+    // The guest is ours: serves it, and its end ends serve(). After open_control(). Set-up is over: the
+    // control thread is confined.
     vmm::Result<void> own(migration::Guest guest);
 
     // What a signal does while there is no guest yet; a guest that comes all the same is stopped.
@@ -63,8 +66,9 @@ class GuestProcess {
     void quit(int status);
 
   private:
-    GuestProcess(GuestOptions options, EndSignals signals, migration::EventSink* extra)
-        : options_(std::move(options)), extra_(extra), signals_(std::move(signals)) {}
+    GuestProcess(GuestOptions options, const Sandbox& sandbox, EndSignals signals,
+                 migration::EventSink* extra)
+        : options_(std::move(options)), sandbox_(sandbox), extra_(extra), signals_(std::move(signals)) {}
 
     void on_signal();
     void on_guest_end();
@@ -72,6 +76,7 @@ class GuestProcess {
     void say_farewell(const vmm::GuestEnd& end, const migration::Report& report) const;
 
     const GuestOptions options_;
+    const Sandbox& sandbox_;
     migration::EventSink* const extra_;
     std::string name_;
     std::function<void()> early_signal_;

@@ -59,29 +59,28 @@ ChannelMessage message_of(ChannelMessage::Kind kind) {
 
 }  // namespace
 
-Result<Reception::Start> Reception::prepare(const ReceiveOptions& options, EndSignals signals,
-                                            migration::EventSink* extra) {
-    vmm::Kvm kvm = TRY(vmm::Kvm::open());
+Result<Reception::Start> Reception::prepare(const ReceiveOptions& options, const Sandbox& sandbox,
+                                            EndSignals signals, migration::EventSink* extra) {
     const std::string directory = TRY(state_directory(options.guest.state_dir));
     auto records = TRY(migration::RecordDirectory::open(directory));
     const migration::Uuid boot_id = TRY(migration::host_boot_id());
-    auto process = TRY(GuestProcess::create(options.guest, std::move(signals), extra));
+    auto process = TRY(GuestProcess::create(options.guest, sandbox, std::move(signals), extra));
     auto refuser = TRY(Worker::start("refuse", vmm::ThreadRole::migration));
-    return Start{std::move(kvm), std::move(records), std::move(process), std::move(refuser), boot_id};
+    return Start{std::move(records), std::move(process), std::move(refuser), boot_id};
 }
 
-Result<int> Reception::serve(const ReceiveOptions& options, const vmm::HostOffer& host, Accepted accepted,
-                             EndSignals signals, migration::EventSink* extra) {
+Result<int> Reception::serve(const ReceiveOptions& options, Host host, Accepted accepted, EndSignals signals,
+                             migration::EventSink* extra) {
     std::unique_ptr<migration::Transport> control =
         TRY(transport_of(std::move(accepted.socket), accepted.peer, std::move(accepted.tls)));
-    auto start = prepare(options, std::move(signals), extra);
+    auto start = prepare(options, host.sandbox, std::move(signals), extra);
     if (!start) {
         migration::MessageStream stream{std::move(control)};
         (void)stream.send(migration::HelloReply{migration::HelloStatus::busy, migration::kProtocolVersion,
                                                 start.error().text().substr(0, migration::kMaxTextBytes)});
         return vmm::Failure{std::move(start).error()};
     }
-    Reception reception{options, host, std::move(*start), accepted, extra};
+    Reception reception{options, std::move(host), std::move(*start), accepted, extra};
     reception.link_ = tls_text(control->security());
     reception.session_ = std::make_unique<migration::DestinationSession>(
         accepted.hello, reception.faults_.wrap(std::move(control)),
@@ -102,15 +101,16 @@ Result<int> Reception::serve(const ReceiveOptions& options, const vmm::HostOffer
     return reception.start_.process->serve();
 }
 
-Reception::Reception(const ReceiveOptions& options, const vmm::HostOffer& host, Start start,
-                     Accepted& accepted, migration::EventSink* extra)
+Reception::Reception(const ReceiveOptions& options, Host host, Start start, Accepted& accepted,
+                     migration::EventSink* extra)
     : options_(options),
+      kvm_(std::move(host.kvm)),
       start_(std::move(start)),
       hello_(accepted.hello),
       peer_(accepted.peer),
       channel_(std::move(accepted.channel)),
       extra_(extra),
-      vm_(host, options, {accepted.hello.purpose, accepted.serial_taken},
+      vm_(host.offer, options, {accepted.hello.purpose, accepted.serial_taken},
           [this](const vmm::MachineConfig& config, std::vector<devices::virtio::Config> virtio) {
               return make_machine(config, std::move(virtio));
           }),
@@ -147,7 +147,7 @@ Result<std::unique_ptr<vmm::Machine>> Reception::make_machine(vmm::MachineConfig
     TRY(on_loop(process.loop(), [&] { return process.open_control(config.name, peer_); }));
     log_line("receiving guest {} ({} MiB, {} vCPU) from {}{}, session {}", config.name,
              config.ram_bytes >> 20, config.vcpus, peer_, link_, migration::to_hex(hello_.session));
-    return process.make_machine(start_.kvm, std::move(config), std::move(virtio));
+    return process.make_machine(kvm_, std::move(config), std::move(virtio));
 }
 
 void Reception::on(const migration::Event& event) {

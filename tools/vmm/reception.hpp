@@ -20,26 +20,30 @@ namespace tools {
 // is answered whatever the other two are busy with.
 class Reception final : private migration::EventSink {
   public:
-    // Serves `accepted` to its end; the exit status. An error was told to the source already. `host`: see
-    // ReceivingVm.
-    static vmm::Result<int> serve(const ReceiveOptions& options, const vmm::HostOffer& host,
-                                  Accepted accepted, EndSignals signals, migration::EventSink* extra);
+    // What the listener found or made; offer and sandbox outlive the session.
+    struct Host {
+        vmm::Kvm kvm;
+        const vmm::HostOffer& offer;  // see ReceivingVm
+        const Sandbox& sandbox;
+    };
+    // Serves `accepted` to its end; the exit status. An error was told to the source already.
+    static vmm::Result<int> serve(const ReceiveOptions& options, Host host, Accepted accepted,
+                                  EndSignals signals, migration::EventSink* extra);
     ~Reception() override;
     Reception(const Reception&) = delete;
     Reception& operator=(const Reception&) = delete;
 
   private:
     struct Start {
-        vmm::Kvm kvm;
         migration::RecordDirectory records;
         std::unique_ptr<GuestProcess> process;
         std::unique_ptr<Worker> refuser;
         migration::Uuid boot_id{};
     };
-    static vmm::Result<Start> prepare(const ReceiveOptions& options, EndSignals signals,
-                                      migration::EventSink* extra);
+    static vmm::Result<Start> prepare(const ReceiveOptions& options, const Sandbox& sandbox,
+                                      EndSignals signals, migration::EventSink* extra);
 
-    Reception(const ReceiveOptions& options, const vmm::HostOffer& host, Start start, Accepted& accepted,
+    Reception(const ReceiveOptions& options, Host host, Start start, Accepted& accepted,
               migration::EventSink* extra);
 
     void on(const migration::Event& event) override;
@@ -54,6 +58,7 @@ class Reception final : private migration::EventSink {
     void await_session();
 
     const ReceiveOptions& options_;
+    const vmm::Kvm kvm_;
     Start start_;
     const migration::Hello hello_;
     const std::string peer_;

@@ -89,4 +89,9 @@ json status_of_arriving(const std::string& name, const std::string& peer) {
             {"migration", nullptr}};
 }
 
+void add_sandbox(json& status, const SandboxOptions& sandbox) {
+    status["sandbox"] = sandbox.filtered ? "on" : "off";
+    status["user"] = sandbox.user.empty() ? json(nullptr) : json(sandbox.user);
+}
+
 }  // namespace tools

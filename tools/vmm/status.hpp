@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "tools/vmm/migration_service.hpp"
+#include "tools/vmm/sandbox.hpp"
 #include "vmm/base/clock.hpp"
 
 namespace tools {
@@ -16,5 +17,8 @@ nlohmann::json status_of(migration::Guest& guest, MigrationService& migrations, 
 
 // Of a guest that is still arriving from `peer`.
 nlohmann::json status_of_arriving(const std::string& name, const std::string& peer);
+
+// To either of them.
+void add_sandbox(nlohmann::json& status, const SandboxOptions& sandbox);
 
 }  // namespace tools
