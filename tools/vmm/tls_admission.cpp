@@ -31,7 +31,7 @@ void TlsAdmission::take(vmm::UniqueFd socket, std::string peer) {
         auto transport = TRY(TlsTransport::server(std::move(connected), context_, identity_));
         Pending& pending = pending_.emplace_back();
         auto thread = vmm::start_thread(
-            "handshake",
+            "handshake", vmm::ThreadRole::migration,
             [this, &pending, made = std::make_shared<std::unique_ptr<TlsTransport>>(std::move(transport))] {
                 serve(pending, std::move(*made));
             });
