@@ -24,11 +24,12 @@ Result<std::unique_ptr<Copier>> Copier::create(vmm::GuestMemory& memory, vmm::Di
 }
 
 Result<void> Copier::make_senders(const std::vector<MessageStream*>& streams) {
-    senders_.clear();
+    std::vector<std::unique_ptr<PageSender>> senders;
     for (std::size_t worker = 0; worker < streams.size(); ++worker) {
-        senders_.push_back(
+        senders.push_back(
             TRY(PageSender::create(worker, *streams[worker], memory_, population_, table_, monitor_)));
     }
+    senders_ = std::move(senders);
     digest_before_ = table_.digest();
     return {};
 }

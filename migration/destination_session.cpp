@@ -292,6 +292,9 @@ void DestinationSession::resume(const Hello& hello, std::unique_ptr<Transport> t
         return;
     }
     const std::lock_guard lock{mutex_};
+    if (over_ || !destination_.resumable()) {
+        return;  // since: a connection that ends says so
+    }
     next_control_ = std::move(stream);
     control_->shutdown();  // if nobody has noticed yet that it is of no use
     changed_.notify_all();

@@ -53,7 +53,7 @@ std::vector<std::string_view> names_up_to(Phase last) {
 }
 
 std::vector<std::string_view> phases_of(Role side) {
-    return side == Role::source ? names_up_to(SourcePhase::done) : names_up_to(DestinationPhase::failed);
+    return side == Role::source ? names_up_to(SourcePhase::done) : names_up_to(DestinationPhase::parked);
 }
 
 template <typename T>

@@ -30,19 +30,27 @@ Result<void> MessageStream::send(const Message& message, std::span<const iovec> 
     // Counted before the attempt: what was tried may have been delivered.
     bytes_sent_.fetch_add(frame.size() + payload_bytes, std::memory_order_relaxed);
     const std::lock_guard lock{sending_};
-    return transport_->send(parts, deadline);
+    auto sent = transport_->send(parts, deadline);
+    broken_ = broken_ || !sent;
+    return sent;
+}
+
+Result<void> MessageStream::take(std::span<const iovec> parts, const Deadline& deadline) {
+    auto received = transport_->receive(parts, deadline);
+    broken_ = broken_ || !received;
+    return received;
 }
 
 Result<Incoming> MessageStream::receive(std::size_t max_bytes, const Deadline& deadline) {
     std::array<std::byte, kFrameHeaderBytes> raw;
     const iovec magic = part_of(std::span{raw}.first(kMagicBytes));
-    TRY(transport_->receive({&magic, 1}, deadline));
+    TRY(take({&magic, 1}, deadline));
     TRY(check_magic(std::span{raw}.first<kMagicBytes>()).context(peer()));
     // Inside a frame a silent peer is a dead one, whatever the wait for the frame itself was allowed to take.
     Deadline inside = deadline;
     inside.progress = std::min(inside.progress, Deadline{}.progress);
     const iovec rest = part_of(std::span{raw}.subspan(kMagicBytes));
-    TRY(transport_->receive({&rest, 1}, inside));
+    TRY(take({&rest, 1}, inside));
     const FrameHeader header = TRY(decode_header(raw, max_bytes));
     // Memory follows the bytes that have come, not the length that was announced.
     vmm::Bytes body;
@@ -50,13 +58,13 @@ Result<Incoming> MessageStream::receive(std::size_t max_bytes, const Deadline& d
         const std::size_t begin = body.size();
         body.resize(std::min<std::size_t>(header.body_bytes, begin + kBodyStep));
         const iovec part = part_of(std::span{body}.subspan(begin));
-        TRY(transport_->receive({&part, 1}, inside));
+        TRY(take({&part, 1}, inside));
     }
     return Incoming{TRY(decode_body(header, body)), header.payload_bytes};
 }
 
 Result<void> MessageStream::receive_payload(std::span<const iovec> parts, const Deadline& deadline) {
-    return transport_->receive(parts, deadline);
+    return take(parts, deadline);
 }
 
 vmm::Failure MessageStream::unexpected(const Message& message, std::string_view wanted) {

@@ -41,6 +41,8 @@ class MessageStream {
     // The error of a message that is not the one that was due.
     static vmm::Failure unexpected(const Message& message, std::string_view wanted);
 
+    // Whether a send or receive has failed: by the connection, or because somebody shut it.
+    bool broken() const { return broken_.load(std::memory_order_relaxed); }
     void shutdown() { transport_->shutdown(); }
     void abort() { transport_->abort(); }
     // Hands the transport on: whoever read the first message is not who serves the connection.
@@ -51,9 +53,12 @@ class MessageStream {
     std::uint64_t bytes_sent() const { return bytes_sent_.load(std::memory_order_relaxed); }
 
   private:
+    vmm::Result<void> take(std::span<const iovec> parts, const Deadline& deadline);
+
     std::unique_ptr<Transport> transport_;
     std::mutex sending_;  // a frame goes out whole
     std::atomic<std::uint64_t> bytes_sent_ = 0;
+    std::atomic<bool> broken_ = false;
 };
 
 template <typename T>

@@ -31,7 +31,7 @@ std::uint64_t hash_of(std::span<const std::span<const std::byte>> parts) {
 // How long the destination is asked to keep what it has: a little longer than we try, so that the last try is
 // not in vain.
 std::uint32_t keep_ms(const std::optional<vmm::Duration>& retry) {
-    constexpr Duration margin = std::chrono::seconds{5};
+    constexpr Duration margin = std::chrono::seconds{15};
     if (!retry) {
         return 0;
     }
@@ -250,7 +250,7 @@ Result<void> Source::final() {
 
 Result<Round> Source::round(GuestState guest) {
     const std::uint64_t owed = copier_->owed_pages();
-    copy_control_->round_started(static_cast<std::uint32_t>(rounds_.size()), owed, guest);
+    copy_control_->round_started(copier_->next_round(), owed, guest);
     const TimePoint begin = services_.clock.now();
     Round round = TRY(copier_->round(guest, deadline(), [this] { copy_control_->idle(); }));
     if (guest == GuestState::running) {

@@ -143,6 +143,7 @@ class Source {
     std::unique_ptr<CopyControl> copy_control_;
     std::unique_ptr<Copier> copier_;
     bool storage_flushed_ = false;
+    int broken_pauses_ = 0;            // pauses that came to nothing because the connection broke
     std::uint64_t retired_bytes_ = 0;  // sent on connections that broke
     bool paused_ = false;
     std::optional<vmm::Error> not_resumed_;

@@ -14,25 +14,32 @@ using vmm::TimePoint;
 namespace {
 
 constexpr vmm::Duration kTryEvery = std::chrono::milliseconds{250};
+// A connection that comes up in the middle of a try is seen by the next one only.
+constexpr vmm::Duration kTryLimit = std::chrono::seconds{3};
+// The guest is not paused again and again for a link, or a peer, that breaks each time.
+constexpr int kMaxBrokenPauses = 3;
 
 }  // namespace
 
 bool Source::may_retry(vmm::Error& why) {
-    if (!options_.retry || !copier_ || not_resumed_ || !is_of_link(why) || !check()) {
+    const auto broken = [](const auto& stream) { return stream->broken(); };
+    if (!options_.retry || !copier_ || not_resumed_ || !is_of_link(why) || !check() ||
+        std::none_of(streams_.begin(), streams_.end(), broken)) {
         return false;
     }
+    if (paused_ && ++broken_pauses_ > kMaxBrokenPauses) {
+        return false;
+    }
+    pause_ends_.reset();
+    resume_here();
     why = last_word(std::move(why));
-    return is_of_link(why);
+    return !not_resumed_ && is_of_link(why);
 }
 
 Result<void> Source::retry() {
     const TimePoint broken = services_.clock.now();
+    enter(SourcePhase::copy);
     retire_streams();
-    pause_ends_.reset();
-    resume_here();
-    if (not_resumed_) {
-        return vmm::Failure{*not_resumed_};
-    }
     for (;;) {
         auto back = come_back(broken);
         if (back) {
@@ -66,14 +73,21 @@ void Source::retire_streams() {
 
 Result<void> Source::come_back(TimePoint broken) {
     Deadline deadline = this->deadline();
-    deadline.at = std::min(deadline.at.value_or(TimePoint::max()), broken + *options_.retry);
+    deadline.at = std::min({deadline.at.value_or(TimePoint::max()), broken + *options_.retry,
+                            services_.clock.now() + kTryLimit});
     MessageStream& control = adopt(TRY(services_.connector.connect(deadline)));
     TRY(check());
     TRY(greet(control, make_hello(Purpose::resume, session_, secret_), deadline));
     TRY(control.send(Resume{copier_->next_round()}, deadline));
     // From here on the destination works, and only its silence counts.
     const PageTable held = TRY(read_held(this->deadline()));
-    TRY(open_streams());
+    if (auto opened = open_streams(); !opened) {
+        // Refused as unknown: the connection broke once more, and the session is parked again.
+        return fail(Code::closed, "{}", opened.error().text());
+    }
+    // What was learned of the old link, and flushed before it broke, says nothing now.
+    rounds_.clear();
+    storage_flushed_ = digest_verified_ = false;
     const std::uint64_t kept = TRY(copier_->resume(carriers(), held));
     const TimePoint now = services_.clock.now();
     services_.events.on({now, Resumed{now - broken, kept, copier_->owed_pages()}});

@@ -18,6 +18,9 @@ namespace {
 
 // Before a peer has proved anything: what it may make us read.
 constexpr std::uint64_t kMaxHandshake = 32 << 10;
+// What may wait to be sent while nothing is: answers to a peer that asks for new keys again and again. A
+// frame that is being sent is smaller.
+constexpr std::size_t kMaxAnswers = 4 << 20;
 
 // Where send() leaves what it has encrypted, instead of the socket.
 int append_output(BIO* bio, const char* bytes, std::size_t size, std::size_t* written) {
@@ -186,7 +189,20 @@ Result<TlsChannel::Moved> TlsChannel::receive(std::span<std::byte> to) {
     Moved moved;
     const int result = SSL_read_ex(ssl_.get(), to.data(), to.size(), &moved.bytes);
     moved.needs = TRY(outcome(result));
+    if (output_.size() > kMaxAnswers) {
+        return fail(Code::limit, "{} asks for new keys and takes none", peer_);
+    }
     return moved;
+}
+
+Result<void> TlsChannel::peek() {
+    VERIFY(established_);
+    ERR_clear_error();
+    errno = 0;
+    std::byte next{};
+    std::size_t seen = 0;
+    TRY(outcome(SSL_peek_ex(ssl_.get(), &next, 1, &seen)));
+    return {};
 }
 
 Result<TlsChannel::Moved> TlsChannel::send(std::span<const std::byte> from) {

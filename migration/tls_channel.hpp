@@ -42,6 +42,8 @@ class TlsChannel {
         Needs needs = Needs::nothing;  // where there are none
     };
     vmm::Result<Moved> receive(std::span<std::byte> to);
+    // What the next receive() would fail with; takes nothing.
+    vmm::Result<void> peek();
     vmm::Result<Moved> send(std::span<const std::byte> from);
 
     // From now on what send() encrypts is left in output(), for whoever empties it; and a record is read with

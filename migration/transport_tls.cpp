@@ -177,10 +177,10 @@ Result<void> TlsTransport::flush(const Deadline& deadline) {
 }
 
 vmm::Error TlsTransport::last_alert(vmm::Error error) {
-    std::byte byte{};
+    // What else is there to be read stays: the peer's last word may be behind it.
     const std::lock_guard lock{mutex_};
-    const auto received = channel_->receive({&byte, 1});
-    return !received && received.error().code() == Code::refused ? received.error() : error;
+    const auto next = channel_->peek();
+    return !next && next.error().code() == Code::refused ? next.error() : error;
 }
 
 Result<void> TlsTransport::receive(std::span<const iovec> parts, const Deadline& deadline) {

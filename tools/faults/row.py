@@ -14,10 +14,12 @@ from integration import harness
 APPEND = "fill=8 ws=2 pps=2000 sleep_hz=100 beat_hz=25"
 AFTER_FAULT = 2.0  # seconds until the outcome is judged
 ALIVE = 3.0  # within which a running guest beats, however busy the host
+LATE_BEATS = 0.3  # seconds: those of the source that were under way when it stopped
 SILENT = 0.6  # of a guest that does not run
 MIGRATE_LIMIT = 90  # seconds: no migration may take longer
 OUTCOMES = ("source runs", "destination runs", "paused and resolvable", "died with its owner", "both", "none")
 WRONG = ("both", "none")
+CONTRARY = {"source": ("completed",), "destination": ("failed", "cancelled")}  # reports
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Scene:
 
     def migrate(self):
         words = [str(self.bed.binary), "migrate", "guest", self.receiver.address, "--json", "--max-downtime", "300ms"]
+        words += self.plan.retry
         words += self._fault_words() if self.cell.side == "source" else ()
         self.migration = subprocess.Popen(words, env=self.bed.a.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                           text=True)
@@ -102,10 +105,9 @@ class Scene:
 
 
 def doubled(scene):
-    """Whether the source beat again after the destination had begun: beats that were under way when it did are late by
-    no more than a scheduler's slice or two."""
+    """Whether the source beat again after the destination had begun."""
     begun = scene.copies["destination"].first_beat()
-    return begun is not None and scene.copies["source"].beats_since(begun + 1) > 0
+    return begun is not None and scene.copies["source"].beats_since(begun + LATE_BEATS) > 0
 
 
 def who_runs(scene):
@@ -134,23 +136,37 @@ def resolve(scene):
 
 
 def judge(scene, struck):
-    time.sleep(max(0.0, struck + AFTER_FAULT - time.monotonic()))
+    time.sleep(max(0.0, struck + max(AFTER_FAULT, scene.plan.late_s + 1) - time.monotonic()))
     try:
         output, errors = scene.migration.communicate(timeout=MIGRATE_LIMIT)
     except subprocess.TimeoutExpired:
         return Verdict("error", "", f"`vmm migrate` did not end within {MIGRATE_LIMIT} s")
     text = (output + errors).strip()[-400:]
+    result = re.search(r'"result":"(\w+)"', output)
+    result = result.group(1) if result else "none"
     sides = who_runs(scene)
     if len(sides) == 2 or doubled(scene):
         return Verdict("both", "", text)
     if sides:
         self_checked(scene, sides[0])
+        if result in CONTRARY[sides[0]]:
+            return Verdict("error", "", f"{sides[0]} runs, but the report says {result}: {text}")
         return Verdict(f"{sides[0]} runs", sides[0], text)
     if '"outcome_unknown"' in scene.status():
         return Verdict("paused and resolvable", resolve(scene), text)
-    if scene.cell.kind == "kill":
+    if owner_was_killed(scene, result):
         return Verdict("died with its owner", "", text)
     return Verdict("none", "", text)
+
+
+def owner_was_killed(scene, result):
+    """Whether the process that the fault killed owned the guest then, by the protocol."""
+    if scene.cell.kind != "kill":
+        return False
+    if scene.cell.side == "destination":
+        return result == "completed"
+    # `committing` is written before the first byte of Commit: that record is step 1, Commit itself step 2.
+    return scene.cell.phase not in ("commit", "done") or scene.cell.phase == "commit" and scene.plan.step < 2
 
 
 def run(options, cell, seed):

@@ -124,6 +124,7 @@ constexpr std::array kRules{
     Rule{CALL(getpeername), kMigration},
     Rule{CALL(sendmmsg), kMigration},
     Rule{CALL(uname), kMigration},
+    Rule{CALL(sysinfo), kMigration},  // qsort(3), of the C library, asks how much memory there is
 
     // Handover records, /proc/self/pagemap, and the files that name hosts.
     Rule{CALL(openat), kMigration},
