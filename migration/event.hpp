@@ -52,6 +52,11 @@ struct SessionOpened {
     std::string peer;
     std::uint16_t streams = 0;
 };
+// The destination has no place yet, and lets us wait; said again when we have moved up.
+struct Queued {
+    std::uint16_t place = 0;  // from 1
+    std::string text;         // the destination's words
+};
 // Both sides have proved who they are, and what follows is encrypted; of the control connection.
 struct Secured {
     TlsFacts tls;
@@ -122,9 +127,9 @@ struct Ended {
 
 struct Event {
     vmm::TimePoint at;
-    std::variant<SourceEntered, DestinationEntered, SessionOpened, Secured, Warned, RoundStarted, Progressed,
-                 RoundFinished, Decided, Reached, Drained, DestinationTimes, DestinationResumed, Resumed,
-                 Ended>
+    std::variant<SourceEntered, DestinationEntered, SessionOpened, Queued, Secured, Warned, RoundStarted,
+                 Progressed, RoundFinished, Decided, Reached, Drained, DestinationTimes, DestinationResumed,
+                 Resumed, Ended>
         what;
 };
 

@@ -15,10 +15,15 @@ Hello make_hello(Purpose purpose, const SessionId& session, const Secret& secret
     return {{kProtocolVersion}, purpose, session, secret, stream};
 }
 
-Result<void> greet(MessageStream& stream, const Hello& hello, const Deadline& deadline) {
+Result<void> greet(MessageStream& stream, const Hello& hello, const Deadline& deadline,
+                   const OnQueued& on_queued) {
     TRY(stream.introduce(hello, deadline));
     TRY(stream.send(hello, deadline));
-    const HelloReply reply = TRY(stream.expect<HelloReply>(deadline));
+    HelloReply reply = TRY(stream.expect<HelloReply>(deadline));
+    while (reply.status == HelloStatus::queued && on_queued) {
+        TRY(on_queued(reply));
+        reply = TRY(stream.expect<HelloReply>(deadline));
+    }
     switch (reply.status) {
         case HelloStatus::ok:
             if (reply.version != kProtocolVersion) {
@@ -32,6 +37,8 @@ Result<void> greet(MessageStream& stream, const Hello& hello, const Deadline& de
             return fail(Code::version, "{}: {}", stream.peer(), reply.text);
         case HelloStatus::unknown_session:
             return fail(Code::refused, "{}: {}", stream.peer(), reply.text);
+        case HelloStatus::queued:
+            break;
     }
     return fail(Code::protocol, "{} gave no answer to Hello", stream.peer());
 }

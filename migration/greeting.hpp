@@ -1,6 +1,8 @@
 // The first words on every connection, as the source says them.
 #pragma once
 
+#include <functional>
+
 #include "migration/message_stream.hpp"
 #include "migration/ports.hpp"
 #include "migration/preflight.hpp"
@@ -9,8 +11,13 @@ namespace migration {
 
 Hello make_hello(Purpose purpose, const SessionId& session, const Secret& secret, std::uint16_t stream = 0);
 
-// Sends Hello and takes the answer; anything but `ok` is an error with the destination's words.
-vmm::Result<void> greet(MessageStream& stream, const Hello& hello, const Deadline& deadline);
+// Gets each word from a queue; an error ends the waiting.
+using OnQueued = std::function<vmm::Result<void>(const HelloReply&)>;
+
+// Sends Hello and takes the answer; anything but `ok` is an error with the destination's words. Without
+// `on_queued` a place in a queue is one too.
+vmm::Result<void> greet(MessageStream& stream, const Hello& hello, const Deadline& deadline,
+                        const OnQueued& on_queued = {});
 
 // What the user should know of a connection that anybody can read and change on its way.
 Reason exposed_link(const MessageStream& stream);

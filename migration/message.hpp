@@ -79,21 +79,27 @@ inline vmm::Duration peer_duration(std::uint64_t ns) {
     return vmm::Duration{static_cast<std::int64_t>(std::min(ns, hour))};
 }
 
-enum class HelloStatus : std::uint8_t { ok, busy, version, unknown_session };
+// After `queued` another reply follows; it is the only one that is not the last word.
+enum class HelloStatus : std::uint8_t { ok, busy, version, unknown_session, queued };
 
 struct HelloReply {
     static constexpr MessageType type = MessageType::hello_reply;
     static constexpr std::size_t max_body = 2048;
+    static constexpr std::uint16_t kMaxPlace = 64;
 
     HelloStatus status = HelloStatus::ok;
     std::uint16_t version = kProtocolVersion;
     std::string text;
+    std::uint16_t place = 0;  // in the queue, from 1; 0 unless `queued`
 
     template <typename Self, typename V>
     static void visit(Self& self, V& v) {
-        v.enumeration("status", self.status, HelloStatus::unknown_session);
+        v.enumeration("status", self.status, HelloStatus::queued);
         v.field("version", self.version);
         v.text("text", self.text, kMaxTextBytes);
+        v.field("place", self.place);
+        v.check(self.place <= kMaxPlace, "place <= 64");
+        v.check((self.place != 0) == (self.status == HelloStatus::queued), "only a queue has places");
     }
 };
 

@@ -235,6 +235,9 @@ json to_json(const Event& event) {
                 return json{
                     {"event", "session"}, {"session", e.session}, {"peer", e.peer}, {"streams", e.streams}};
             },
+            [](const Queued& e) {
+                return json{{"event", "queued"}, {"place", e.place}, {"text", e.text}};
+            },
             [](const Secured& e) {
                 json tls = tls_json(e.tls);
                 tls["event"] = "secured";

@@ -88,43 +88,6 @@ Result<void> Source::from_copy() {
     return final();
 }
 
-Result<void> Source::connect() {
-    enter(SourcePhase::connect);
-    const MessageStream& control = adopt(TRY(services_.connector.connect(deadline())));
-    if (control.security().exposed) {
-        services_.events.on({services_.clock.now(), Warned{exposed_link(control)}});
-    }
-    return check();
-}
-
-Result<void> Source::negotiate() {
-    enter(SourcePhase::negotiate);
-    services_.events.on({services_.clock.now(),
-                         SessionOpened{session_name_, services_.connector.address(), options_.streams}});
-    TRY(greet(*streams_[0], make_hello(Purpose::control, session_, secret_), deadline()));
-    if (auto tls = streams_[0]->security().tls) {
-        services_.events.on({services_.clock.now(), Secured{std::move(*tls)}});
-    }
-    return {};
-}
-
-Result<void> Source::preflight() {
-    enter(SourcePhase::preflight);
-    manifest_ = TRY(complete_manifest(services_.vm, services_.vm.boot_image().size()));
-    const Examined examined = TRY(examine_at(*streams_[0], manifest_, services_.clock, deadline()));
-    costs_.stop = services_.vm.stop_time();
-    costs_.round_trip = examined.round_trip;
-    clock_difference_ = examined.clock_difference;
-    for (const Reason& warning : examined.reply.warnings) {
-        services_.events.on({services_.clock.now(), Warned{warning}});
-    }
-    if (!examined.reply.reasons.empty()) {
-        refusals_ = examined.reply.reasons;
-        return fail(Code::refused, "the destination refuses this guest");
-    }
-    return {};
-}
-
 Result<void> Source::prepare() {
     enter(SourcePhase::prepare);
     Record record;

@@ -275,7 +275,7 @@ class Gate:
                 self.seen.append((role, phase))
                 if (role, phase) in self.hold:
                     connection.sendall(b"hold\n")
-                    self.held[(role, phase)] = (connection, int(pid))
+                    self.held.setdefault((role, phase), []).append((connection, int(pid)))
                 else:
                     try:
                         connection.sendall(b"go\n")
@@ -294,12 +294,12 @@ class Gate:
         with self.changed:
             self.hold.add((role, phase))
 
-    def wait_held(self, role, phase):
-        """The pid of the process that is held there."""
+    def wait_held(self, role, phase, count=1):
+        """The pid of the process that is held there; of several, the last one's."""
         with self.changed:
-            reached = self.changed.wait_for(lambda: (role, phase) in self.held, DEADLINE)
+            reached = self.changed.wait_for(lambda: len(self.held.get((role, phase), ())) >= count, DEADLINE)
             check(reached, f"{role} never reached {phase}; seen {self.seen}")
-            return self.held[(role, phase)][1]
+            return self.held[(role, phase)][-1][1]
 
     def wait_seen(self, role, phase):
         with self.changed:
@@ -309,11 +309,12 @@ class Gate:
     def release(self, role, phase):
         with self.changed:
             self.hold.discard((role, phase))
-            connection, _ = self.held.pop((role, phase))
-        try:
-            connection.sendall(b"go\n")
-        except OSError:
-            pass  # it was killed meanwhile
+            held = self.held.pop((role, phase))
+        for connection, _ in held:
+            try:
+                connection.sendall(b"go\n")
+            except OSError:
+                pass  # it was killed meanwhile
 
     def close(self):
         self.acceptor.close()

@@ -75,6 +75,10 @@ void add_receive(Commands& commands) {
         app, "--max-incoming", options->max_incoming,
         [](const std::string& text) { return parse_count(text, 1, kMaxIncoming); },
         "Guests that may be arriving at one time (1)");
+    add_value(
+        app, "--queue", options->queue,
+        [](const std::string& text) { return parse_count(text, 0, migration::HelloReply::kMaxPlace); },
+        "Guests that may wait for their turn while so many arrive; more are refused (0)");
     add_value(app, "--max-memory", options->max_memory, parse_size, "Refuse guests with more memory");
     add_value(
         app, "--max-cpus", options->max_cpus,

@@ -111,13 +111,19 @@ void Listener::wait() {
         wake_at(accept_after_);
     }
     for (const auto& connection : connections_) {
-        // From one that waits for us nothing is due: what it sends, or its end, must not wake us again and
-        // again.
+        // From one that waits for us nothing is due: what it sends must not wake us again and again, nor its
+        // end, unless that ends its wait.
         if (connection->is_silent() || connection->state == Connection::State::answered) {
             const short events = connection->wants_room ? POLLOUT : POLLIN;
             entries.push_back({connection->socket.get(), events, 0});
         }
         wake_at(connection->deadline);
+        if (connection->state == Connection::State::waiting) {
+            entries.push_back({connection->socket.get(), POLLRDHUP, 0});
+        }
+        if (connection->is_queued()) {
+            wake_at(connection->tell_at);
+        }
     }
     for (const auto& session : sessions_) {
         if (!session->silent) {
@@ -167,18 +173,20 @@ void Listener::accept_connections() {
             }
             return;
         }
-        if (connections_.size() >= kMaxPending) {
+        if (pending() >= kMaxPending) {
             // Who means it says Hello at once: it is read before room is made, however many came meanwhile.
             serve_connections();
             if (child_) {
                 return;
             }
         }
-        if (connections_.size() >= kMaxPending) {
+        if (pending() >= kMaxPending) {
             // The oldest that did not is the least likely to.
             const auto silent = std::find_if(connections_.begin(), connections_.end(),
                                              [](const auto& connection) { return connection->is_silent(); });
-            connections_.erase(silent == connections_.end() ? connections_.begin() : silent);
+            const auto oldest = std::find_if(connections_.begin(), connections_.end(),
+                                             [](const auto& connection) { return !connection->is_queued(); });
+            connections_.erase(silent == connections_.end() ? oldest : silent);
         }
         auto connection = std::make_unique<Connection>();
         connection->socket = std::move(socket);
@@ -195,13 +203,17 @@ void Listener::serve_connections() {
             return;
         }
     }
+    seat_waiting();
+    if (child_) {
+        return;
+    }
     std::erase_if(connections_,
                   [](const auto& connection) { return connection->state == Connection::State::done; });
 }
 
 void Listener::serve(Connection& connection) {
     if (connection.state == Connection::State::waiting) {
-        return seat(connection);
+        return;  // for seat_waiting()
     }
     if (connection.state == Connection::State::asking) {
         if (now() >= connection.deadline) {
@@ -314,7 +326,8 @@ void Listener::on_hello(Connection& connection) {
         case migration::Purpose::preflight:
             connection.state = Connection::State::waiting;
             connection.deadline = now() + kRoomLimit;
-            return seat(connection);
+            connection.arrival = next_arrival_++;
+            return;
         case migration::Purpose::data:
         case migration::Purpose::resume:
             join_session(connection);

@@ -36,6 +36,8 @@ class Listener {
     // A session that has ended holds its name and its memory until its process is gone, and one that was
     // killed is known by nothing else: room for the next may be a moment away.
     static constexpr vmm::Duration kRoomLimit = std::chrono::seconds{2};
+    // Before a source that waits its turn could take us for gone.
+    static constexpr vmm::Duration kTellEvery = std::chrono::seconds{1};
 
     // The options must outlive it.
     static vmm::Result<std::unique_ptr<Listener>> create(const ReceiveOptions& options, EndSignals& signals);
@@ -53,8 +55,10 @@ class Listener {
         enum class State { hello, handshake, waiting, asking, answered, done };
         // Neither authenticated nor of any use to us so far.
         bool is_silent() const { return state == State::hello || state == State::handshake; }
+        bool is_queued() const { return state == State::waiting && place != 0; }
         vmm::Result<std::size_t> receive(std::span<std::byte> to);
-        void send(const migration::Message& message);
+        // False: it was not taken whole.
+        bool send(const migration::Message& message);
 
         vmm::UniqueFd socket;
         std::string peer;
@@ -67,6 +71,9 @@ class Listener {
         std::uint64_t query = 0;                                             // its number, when asking
         migration::QueryOutcome outcome = migration::QueryOutcome::unknown;  // when answered
         migration::Hello hello;
+        std::uint64_t arrival = 0;  // when waiting: before it come those with a lower one
+        std::uint16_t place = 0;    // in the queue, from 1; 0: not in it
+        vmm::TimePoint tell_at;     // when queued
     };
     // A process; it goes from the list when it has ended.
     struct Session {
@@ -109,8 +116,14 @@ class Listener {
     void on_preamble(Connection& connection, const migration::TlsPreamble& preamble);
     void advance_handshake(Connection& connection);
     void on_hello(Connection& connection);
-    // Starts its session, or refuses it; while room may still be made it waits, until its deadline.
-    void seat(Connection& connection);
+    // All that wait, first come first served.
+    void seat_waiting();
+    // Starts its session, or refuses it; while room may still be made it waits, until its deadline, or, with
+    // a place in the queue, until its turn. `ahead`: guests that wait before it.
+    void seat(Connection& connection, std::size_t ahead);
+    void tell_place(Connection& connection, std::size_t place);
+    // Of connections that are not in the queue.
+    std::size_t pending() const;
     void start_session(Connection& connection);
     void join_session(Connection& connection);
     void pass_on(Connection& connection, const Session* session, const migration::Hello& hello);
@@ -139,6 +152,7 @@ class Listener {
     std::vector<std::unique_ptr<Session>> sessions_;
     std::vector<Released> released_;
     std::uint64_t next_query_ = 1;
+    std::uint64_t next_arrival_ = 1;
     bool stopping_ = false;
     vmm::TimePoint accept_after_;  // out of descriptors: not before
 

@@ -40,14 +40,14 @@ vmm::Result<std::size_t> Listener::Connection::receive(std::span<std::byte> to) 
 }
 
 // A small frame for a socket that has carried little yet fits into its buffer.
-void Listener::Connection::send(const migration::Message& message) {
+bool Listener::Connection::send(const migration::Message& message) {
     const vmm::Bytes frame = migration::encode_frame(message);
     if (tls) {
-        (void)tls->send(frame);
-        return;
+        const auto moved = tls->send(frame);
+        return moved && moved->bytes == frame.size();
     }
-    [[maybe_unused]] const ssize_t sent =
-        ::send(socket.get(), frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t sent = ::send(socket.get(), frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sent == static_cast<ssize_t>(frame.size());
 }
 
 void Listener::reply(Connection& connection, HelloStatus status, std::string text) {
@@ -67,49 +67,6 @@ Listener::Session* Listener::find(const migration::SessionId& session) {
     const auto found = std::find_if(sessions_.begin(), sessions_.end(),
                                     [&](const auto& entry) { return entry->hello.session == session; });
     return found == sessions_.end() ? nullptr : found->get();
-}
-
-std::optional<Listener::Refusal> Listener::refusal(Purpose purpose) const {
-    const auto count = [&](auto&& which) {
-        return static_cast<std::size_t>(std::count_if(sessions_.begin(), sessions_.end(), which));
-    };
-    if (purpose == Purpose::preflight) {
-        const std::size_t others =
-            count([](const auto& session) { return !is_incoming(session) && !session->over; });
-        return others < kMaxPreflights
-                   ? std::nullopt
-                   : std::optional{Refusal{"too many others ask for a preflight now; ask again"}};
-    }
-    if (stopping_) {
-        return Refusal{"it is ending", true};
-    }
-    if (received_) {
-        return Refusal{"it was started with --once and has received its guest", true};
-    }
-    const auto arriving = [](const auto& session) {
-        return is_incoming(session) && !session->owned && !session->over;
-    };
-    if (count(arriving) >= options_.max_incoming) {
-        return Refusal{
-            fmt::format("it is receiving {} already; wait, or raise --max-incoming of `vmm receive`",
-                        options_.max_incoming == 1 ? "a guest" : "as many guests as it may")};
-    }
-    return std::nullopt;
-}
-
-void Listener::seat(Connection& connection) {
-    const bool expired = now() >= connection.deadline;
-    const auto leaving = [](const auto& session) {
-        return is_incoming(session) && session->over && !session->owned;
-    };
-    const auto refused = refusal(connection.hello.purpose);
-    if (refused) {
-        if (refused->for_good || expired) {
-            reply(connection, HelloStatus::busy, refused->why);
-        }
-    } else if (expired || std::none_of(sessions_.begin(), sessions_.end(), leaving)) {
-        start_session(connection);
-    }
 }
 
 void Listener::start_session(Connection& connection) {

@@ -30,6 +30,9 @@ void ProgressLine::show(const json& event) {
     const std::string kind = text_of(event, "event");
     if (kind == "source_phase") {
         phase_ = text_of(event, "phase");
+    } else if (kind == "queued") {
+        text_ = fmt::format("{}: {}", phase_, text_of(event, "text"));
+        return draw();
     } else if (kind == "round_started") {
         round_ = number_text(event, "round");
         owed_ = pages_text(event, "owed_pages");

@@ -16,6 +16,7 @@ namespace tools {
 struct ReceiveOptions {
     migration::Address listen;
     std::size_t max_incoming = 1;
+    std::size_t queue = 0;  // places of guests that wait for one of those
     std::optional<std::uint64_t> max_memory;
     std::optional<std::uint32_t> max_cpus;
     std::vector<vmm::CpuidMask> cpuid_masks;

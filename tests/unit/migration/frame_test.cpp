@@ -26,7 +26,7 @@ std::vector<Message> samples() {
     manifest.cpu.msrs = {0x10, 0xc0000080};
     manifest.devices = {{"serial-16550", 0, 1}};
     return {Hello{{1}, Purpose::data, {1, 2}, {3, 4}, 5},
-            HelloReply{HelloStatus::busy, 1, "one guest is on its way"},
+            HelloReply{HelloStatus::queued, 1, "place 2 of 4 in the queue", 2},
             manifest,
             PreflightReply{{{"a", "b", "c", "d"}}, {}, 77, 8},
             Prepare{2, true, 99, 35000},

@@ -66,6 +66,36 @@ TEST_CASE("costs and clocks of any size are taken without overflow", "[migration
     CHECK(peer_duration(UINT64_MAX) == vmm::Duration{std::chrono::hours{1}});
 }
 
+TEST_CASE("a queue whose places rise is not heard", "[migration]") {
+    ScriptedSource source{16};
+    EventLog events;
+    MemoryRecords records;
+    std::vector<Message> script;
+    for (const std::uint16_t place : std::to_array<std::uint16_t>({3, 4, 3, 64, 2, 2, 3, 1})) {
+        script.emplace_back(HelloReply{HelloStatus::queued, kProtocolVersion, "wait", place});
+    }
+    script.emplace_back(HelloReply{HelloStatus::busy, kProtocolVersion, "it is ending"});
+    HostileConnector connector{std::move(script)};
+    Source engine{{source, connector, records, vmm::real_clock(), events, {}}, {}};
+    CHECK(engine.run() == Outcome::failed);
+    CHECK(source.running);
+    std::vector<int> places;
+    for (const Event& event : events.take()) {
+        if (const auto* queued = std::get_if<Queued>(&event.what)) {
+            places.push_back(queued->place);
+        }
+    }
+    CHECK(places == std::vector<int>{3, 2, 1});
+}
+
+TEST_CASE("a preflight does not wait in a queue", "[migration]") {
+    ScriptedSource source{16};
+    HostileConnector connector{{HelloReply{HelloStatus::queued, kProtocolVersion, "wait", 1}}};
+    const auto result = run_preflight(source, connector, vmm::real_clock());
+    REQUIRE(!result);
+    CHECK(result.error().code() == vmm::Code::protocol);
+}
+
 TEST_CASE("a version that was not offered is refused", "[migration]") {
     const Report report = run({HelloReply{HelloStatus::ok, 7, ""}});
     CHECK(report.reasons.at(0).code == "version");
