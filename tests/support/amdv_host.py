@@ -265,6 +265,7 @@ class Host:
             console = self.scratch.path / "console"
             words = console.read_text(errors="replace")[-2000:] if console.exists() else ""
             raise Crashed(f"host {self.name} did not come up; its last words:\n{words}")
+        self.boot_cpu_seconds = self.cpu_seconds()  # to compare others with
 
     def start(self, command, interactive=False):
         """Starts a line for the shell. `interactive`: its standard input is the channel's."""
