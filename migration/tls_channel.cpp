@@ -64,7 +64,7 @@ Result<std::unique_ptr<TlsChannel>> TlsChannel::create(const TlsContext& context
     }
     SSL* const ssl = made.get();
     std::unique_ptr<TlsChannel> channel{
-        new TlsChannel{std::move(made), role, std::move(peer), identity ? identity->text() : ""}};
+        new TlsChannel{std::move(made), std::move(peer), identity ? identity->text() : ""}};
     TlsContext::watch(ssl, channel->sighting_);
     if (identity && identity->fingerprint() != nullptr) {
         channel->sighting_.wanted = *identity->fingerprint();

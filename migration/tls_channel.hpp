@@ -57,8 +57,8 @@ class TlsChannel {
     struct Free {
         void operator()(ssl_st* ssl) const;
     };
-    TlsChannel(std::unique_ptr<ssl_st, Free> ssl, Role role, std::string peer, std::string wanted)
-        : ssl_(std::move(ssl)), role_(role), peer_(std::move(peer)), wanted_(std::move(wanted)) {}
+    TlsChannel(std::unique_ptr<ssl_st, Free> ssl, std::string peer, std::string wanted)
+        : ssl_(std::move(ssl)), peer_(std::move(peer)), wanted_(std::move(wanted)) {}
 
     // Of a call that returned `result`.
     vmm::Result<Needs> outcome(int result) const;
@@ -67,7 +67,6 @@ class TlsChannel {
 
     std::vector<std::byte> output_;
     std::unique_ptr<ssl_st, Free> ssl_;
-    const Role role_;
     const std::string peer_;
     const std::string wanted_;  // the identity, for texts
     TlsContext::Sighting sighting_;
