@@ -69,6 +69,9 @@ Result<void> FaultyTransport::end_at(const Strike& strike, std::span<const iovec
 }
 
 Result<void> FaultyTransport::send(std::span<const iovec> parts, const Deadline& deadline) {
+    if (late_) {
+        return fail(Code::closed, "the connection was lost");
+    }
     const std::size_t size = size_of(parts);
     const Strike strike = point_.strike(FaultPoint::Direction::send, sent_, size);
     silent_ = silent_ || strike.kind == Strike::Kind::silence;
@@ -131,6 +134,9 @@ Result<void> FaultyTransport::send_late(vmm::Bytes frame, vmm::Duration time) {
 }
 
 Result<void> FaultyTransport::receive(std::span<const iovec> parts, const Deadline& deadline) {
+    if (late_) {
+        return fail(Code::closed, "the connection was lost");
+    }
     const std::size_t size = size_of(parts);
     const Strike strike = point_.strike(FaultPoint::Direction::receive, received_, size);
     if (strike.kind == Strike::Kind::cut || strike.kind == Strike::Kind::timeout) {
