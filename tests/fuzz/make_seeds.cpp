@@ -132,7 +132,7 @@ Bytes record_migration(std::uint16_t streams, bool verify_full, bool paused) {
 }
 
 void add_messages(const Seeds& seeds, const fs::path& golden) {
-    Bytes stream = read_file(golden / "migration-messages-v2.bin");
+    Bytes stream = read_file(golden / "migration-messages-v3.bin");
     unsigned number = 0;
     fuzz::for_each_frame(stream, [&](const fuzz::Frame& frame) {
         const std::string name = fmt::format("message-{}", number);
