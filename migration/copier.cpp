@@ -19,20 +19,19 @@ Result<std::unique_ptr<Copier>> Copier::create(vmm::GuestMemory& memory, vmm::Di
     PageTable table = TRY(PageTable::create(memory.page_limit(), secret));
     std::unique_ptr<Copier> copier{
         new Copier(memory, tracker, std::move(population), std::move(table), monitor, clock)};
-    TRY(copier->make_senders(streams));
+    copier->senders_ = TRY(copier->senders_for(streams));
     copier->team_ = TRY(WorkerTeam::create(streams.size()));
     return copier;
 }
 
-Result<void> Copier::make_senders(const std::vector<MessageStream*>& streams) {
+Result<std::vector<std::unique_ptr<PageSender>>> Copier::senders_for(
+    const std::vector<MessageStream*>& streams) {
     std::vector<std::unique_ptr<PageSender>> senders;
     for (std::size_t worker = 0; worker < streams.size(); ++worker) {
         senders.push_back(
             TRY(PageSender::create(worker, *streams[worker], memory_, population_, table_, monitor_)));
     }
-    senders_ = std::move(senders);
-    digest_before_ = table_.digest();
-    return {};
+    return senders;
 }
 
 Result<std::uint64_t> Copier::resume(std::vector<MessageStream*> streams, const PageTable& held) {
@@ -40,21 +39,23 @@ Result<std::uint64_t> Copier::resume(std::vector<MessageStream*> streams, const 
     // What a pause had collected and sent was not rearmed, and has been written again since: the rearm of the
     // next round would take the trace of that.
     TRY(collect());
+    auto senders = TRY(senders_for(streams));
+    Digest sum = digest();
     std::uint64_t kept = 0;
     for_each_chunk(memory_, [&](std::uint64_t, vmm::PageRange range) {
-        Digest part;  // the sum is made afresh below
         for (std::uint64_t page = range.first; page < range.end(); ++page) {
             const Digest there = held.entry(page);
             if (!(table_.entry(page) == there)) {
                 owed_.set(page);
                 // Our entry is what a page is compared with before it is sent: it must be what is there.
-                table_.set(page, there, part);
+                table_.set(page, there, sum);
             } else if (!(there == Digest{}) && !owed_.test(page)) {
                 ++kept;
             }
         }
     });
-    TRY(make_senders(streams));
+    senders_ = std::move(senders);
+    digest_before_ = sum;
     return kept;
 }
 

@@ -46,7 +46,8 @@ class Copier {
 
   private:
     vmm::Result<void> stop();
-    vmm::Result<void> make_senders(const std::vector<MessageStream*>& streams);
+    vmm::Result<std::vector<std::unique_ptr<PageSender>>> senders_for(
+        const std::vector<MessageStream*>& streams);
     Copier(vmm::GuestMemory& memory, vmm::DirtyTracker& tracker, vmm::PopulationScan population,
            PageTable table, CopyMonitor& monitor, const vmm::Clock& clock);
 

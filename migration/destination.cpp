@@ -177,26 +177,22 @@ Digest Destination::digest_of_streams() const {
     return sum;
 }
 
-Result<void> Destination::hash_memory(const std::function<void(std::uint64_t, const Digest&)>& f) const {
-    const vmm::GuestMemory& memory = services_.vm.memory();
-    const vmm::PopulationScan population = TRY(vmm::PopulationScan::create());
-    vmm::Bitmap populated{memory.page_limit()};
-    for (const vmm::MemoryRegion& region : memory.regions()) {
-        TRY(population.scan(memory, region.pages(), populated));
-        for (std::uint64_t page = region.pages().first; page < region.pages().end(); ++page) {
-            f(page, populated.test(page) ? table_->hasher().entry_for(*memory.pages({page, 1})) : Digest{});
-        }
-    }
-    return {};
+Digest Destination::entry_in_memory(std::uint64_t page) const {
+    return table_->hasher().entry_for(*services_.vm.memory().pages({page, 1}));
 }
 
+// In the pause: of the pages that have no memory nothing is looked at.
 Result<Digest> Destination::rehash() const {
+    const vmm::Bitmap populated = TRY(vmm::populated_pages(services_.vm.memory()));
     Digest sum;
-    TRY(hash_memory([&](std::uint64_t page, const Digest& entry) {
-        if (!(entry == Digest{})) {
-            sum = add(sum, table_->hasher().contribution(page, entry));
+    for (auto run = populated.next_run(0, populated.size()); run.count != 0;
+         run = populated.next_run(run.first + run.count, populated.size())) {
+        for (std::uint64_t page = run.first; page < run.first + run.count; ++page) {
+            if (const Digest entry = entry_in_memory(page); !(entry == Digest{})) {
+                sum = add(sum, table_->hasher().contribution(page, entry));
+            }
         }
-    }));
+    }
     return sum;
 }
 

@@ -2,7 +2,6 @@
 // so that the whole table (state x message) is a unit test. PROTOCOL.md section 5 is its specification.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <variant>
@@ -127,8 +126,7 @@ class Destination {
     Step mismatch(const Digest& ours);
     // The whole table, in as many messages as it takes; what is zero is left out.
     std::vector<Message> inventories() const;
-    // Calls f(page, entry) for every page, as its memory is now; {} where it has none.
-    vmm::Result<void> hash_memory(const std::function<void(std::uint64_t, const Digest&)>& f) const;
+    Digest entry_in_memory(std::uint64_t page) const;
     vmm::Result<Digest> rehash() const;
     void begin_receiving(Manifest manifest, std::unique_ptr<RecordHandle> record, std::uint32_t round);
     Digest digest_of_streams() const;

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "migration/destination.hpp"
+#include "vmm/guest/population.hpp"
 
 namespace migration {
 
@@ -46,12 +47,15 @@ vmm::Duration Destination::keep() const {
 // A frame that was cut off has changed memory and not the table, and loading the state wrote memory too: only
 // memory knows what is held.
 Step Destination::handle(Parked& state, const Resume& resume) {
-    Digest sum;
-    const auto hashed =
-        hash_memory([&](std::uint64_t page, const Digest& entry) { table_->set(page, entry, sum); });
-    if (!hashed) {
-        return fail(hashed.error().text());
+    Digest sum = digest_of_streams();
+    const auto populated = vmm::populated_pages(services_.vm.memory());
+    if (!populated) {
+        return fail(populated.error().text());
     }
+    for (std::uint64_t page = 0; page < table_->size(); ++page) {
+        table_->set(page, populated->test(page) ? entry_in_memory(page) : Digest{}, sum);
+    }
+    digest_before_ = sum;
     begin_receiving(std::move(state.manifest), std::move(state.record), resume.next_round);
     std::vector<Message> table = inventories();
     Step step{{Held{static_cast<std::uint32_t>(table.size())}}, false};
@@ -67,7 +71,6 @@ void Destination::begin_receiving(Manifest manifest, std::unique_ptr<RecordHandl
     for (std::uint16_t stream = 0; stream < count; ++stream) {
         receivers_.push_back(std::make_unique<PageReceiver>(stream, count, services_.vm.memory(), *table_));
     }
-    digest_before_ = table_->digest();
     enter(DestinationPhase::receiving,
           Receiving{std::move(manifest), std::move(record), std::vector<bool>(count, false),
                     std::vector<std::uint32_t>(count, round)});

@@ -75,11 +75,7 @@ Result<Examined> examine_at(MessageStream& control, Manifest& manifest, const vm
 
 Result<Manifest> complete_manifest(SourceVm& vm, std::size_t boot_image_bytes) {
     Manifest manifest = TRY(vm.manifest());
-    const vmm::PopulationScan scan = TRY(vmm::PopulationScan::create());
-    vmm::Bitmap populated{vm.memory().page_limit()};
-    for (const vmm::MemoryRegion& region : vm.memory().regions()) {
-        TRY(scan.scan(vm.memory(), region.pages(), populated));
-    }
+    const vmm::Bitmap populated = TRY(vmm::populated_pages(vm.memory()));
     manifest.used_pages = populated.count();
     manifest.boot_image_bytes = boot_image_bytes;
     return manifest;

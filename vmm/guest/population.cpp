@@ -88,4 +88,13 @@ Result<void> PopulationScan::scan_by_reading(const GuestMemory& memory, PageRang
     return {};
 }
 
+Result<Bitmap> populated_pages(const GuestMemory& memory) {
+    const PopulationScan scan = TRY(PopulationScan::create());
+    Bitmap populated{memory.page_limit()};
+    for (const MemoryRegion& region : memory.regions()) {
+        TRY(scan.scan(memory, region.pages(), populated));
+    }
+    return populated;
+}
+
 }  // namespace vmm

@@ -28,4 +28,7 @@ class PopulationScan {
     bool has_ioctl_;
 };
 
+// Of all RAM, once.
+Result<Bitmap> populated_pages(const GuestMemory& memory);
+
 }  // namespace vmm

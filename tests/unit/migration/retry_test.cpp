@@ -35,14 +35,25 @@ void check_moved(Bed& bed) {
 
 }  // namespace
 
-TEST_CASE("a link that breaks in the copy, and comes back, costs what was on its way", "[migration]") {
+// Round 0 has arrived, for RoundDone has; of what was under way when the link broke nobody can say.
+TEST_CASE("a link that breaks behind the rounds, and comes back, costs what was on its way", "[migration]") {
     const auto streams = GENERATE(std::uint16_t{0}, std::uint16_t{1}, std::uint16_t{3});
     constexpr std::uint64_t pages = 3 * kChunkPages;
+    constexpr std::uint64_t written = 500;  // by the pause, in the chunk of the first stream
     Bed bed{pages};
     fill(bed, pages);
-    // Some frames into the first connection that carries pages.
+    bool saved = false;
+    bed.source.on_save = [&] {
+        for (std::uint64_t page = 0; page < written && !saved; ++page) {
+            bed.source.guest_writes(page, 2);
+        }
+        saved = true;
+    };
+    // In the middle of these pages, on the connection that carries them.
+    const std::uint64_t carried = pages / std::max<std::uint64_t>(streams, 1);
     bed.receiver.faults.resize(streams == 0 ? 1 : 2);
-    bed.receiver.faults.back() = {Fault::Kind::cut, Fault::Direction::send, 5'500'000};
+    bed.receiver.faults.back() = {Fault::Kind::cut, Fault::Direction::send,
+                                  (carried + written / 2) * vmm::kPageSize};
     const Outcome outcome = bed.migrate(with_retry(streams));
     INFO(streams << " streams: "
                  << (bed.migration_report.reasons.empty() ? "" : bed.migration_report.reasons.front().what));
@@ -50,13 +61,13 @@ TEST_CASE("a link that breaks in the copy, and comes back, costs what was on its
     check_moved(bed);
     const std::vector<Resumed>& resumes = bed.migration_report.resumes;
     REQUIRE(resumes.size() == 1);
-    CHECK(resumes.front().kept_pages >= 1024);
-    CHECK(resumes.front().owed_pages <= pages - 1024);
+    CHECK(resumes.front().kept_pages >= pages - written);
+    CHECK(resumes.front().owed_pages <= written);
     std::uint64_t sent = 0;
     for (const Round& round : bed.migration_report.rounds) {
         sent += round.data_pages;
     }
-    CHECK(sent <= pages - 1024);  // of rounds that ended: what had arrived was not sent again
+    CHECK(sent <= pages + written);  // of rounds that ended: what had arrived was not sent again
 }
 
 // Every place matters: in a page that was there before, behind a page of which the table knows nothing yet,
