@@ -131,3 +131,15 @@ TEST_CASE("somebody who does not speak the protocol is told apart", "[migration]
     REQUIRE(!reply);
     CHECK(reply.error().code() == vmm::Code::foreign);
 }
+
+TEST_CASE("plain connections stay on this host unless the user says otherwise", "[migration]") {
+    SocketConnector elsewhere{{"192.0.2.1", "7000"}};
+    const auto refused = elsewhere.connect({});
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code() == vmm::Code::refused);
+    CHECK_THAT(refused.error().text(), Catch::Contains("--tls-dir") && Catch::Contains("--insecure"));
+    SocketConnector allowed{{"192.0.2.1", "7000"}, Reach::anywhere};
+    const auto tried = allowed.connect(Deadline::until(vmm::real_clock().now() + 1ms));
+    REQUIRE_FALSE(tried);
+    CHECK(tried.error().code() != vmm::Code::refused);
+}
