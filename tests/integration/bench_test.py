@@ -42,9 +42,11 @@ def resumed(options):
             harness.check(len(timed) == 2, f"{len(timed)} samples instead of 2")
         for name in ("total_ms", "downtime_ms", "blackout_ms", "outside_ms", "brownout_copy_percent", "cpu_s", "rounds"):
             harness.check(all(name in sample for sample in timed), f"a sample without {name}")
-        # On a busy host the source's last beat may be seen after the destination's first: below 0 then.
-        harness.check(all(sample["outside_ms"] > 0 and sample["outside_ms"] >= sample["pause_outside_ms"] for sample in timed),
-                      "the observer did not see the guest go")
+        # Beats are listed in whole us, gaps are not. On a busy host the source's last beat may be seen after the
+        # destination's first: below 0 then.
+        for sample in timed:
+            harness.check(sample["outside_ms"] > 0 and sample["outside_ms"] > sample["pause_outside_ms"] - 0.002,
+                          f"the observer did not see the guest go: {sample}")
         harness.check(POINT in said and "7 memory of vmm" in said, f"no table: {said}")
         results = json.loads((directory / "results.json").read_text(encoding="utf-8"))
         harness.check({row["measure"] for row in results["summary"]} > {"blackout_ms", "peak_rss_over_guest"}, "no summary")

@@ -6,7 +6,9 @@ import argparse
 import concurrent.futures
 import json
 import random
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -62,7 +64,14 @@ def carried_out(options, cell, seed):
         verdict = row.run(options, cell, seed + attempt)
         if "never struck" not in verdict.text:
             break
-    return {"cell": str(cell), "seed": seed + attempt, "fault": cell.plan(seed + attempt).fault, **vars(verdict)}
+    return {"cell": str(cell), "seed": seed + attempt, **vars(cell.plan(seed + attempt)), **vars(verdict)}
+
+
+def make_certificates(directory):
+    """For both hosts of the rows that migrate over TLS."""
+    subprocess.run([ROOT / "tools" / "make-certs", directory, "a,127.0.0.1", "b,127.0.0.1"], check=True,
+                   stdout=subprocess.DEVNULL)
+    return directory
 
 
 def run(options):
@@ -91,7 +100,9 @@ def main():
     if reason:
         print(f"skipped: {reason}")
         sys.exit(harness.SKIP)
-    results, seconds = run(options)
+    with tempfile.TemporaryDirectory(prefix="godwit-certs-") as directory:
+        options.certs = make_certificates(Path(directory))
+        results, seconds = run(options)
     table = outcome_table.Table(results)
     print(f"\n{table.text()}\n{len(results)} faults in {seconds / 60:.1f} min, seed {options.seed}")
     if options.out:

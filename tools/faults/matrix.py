@@ -89,7 +89,8 @@ class Cell:
             argument = draw.choice((-1, 1)) * draw.randint(1, 1 << 20)
         text = f"{self.kind}@{self.phase}" + (f":{step}" if self.kind != "clock" else "")
         return Plan(text if argument is None else f"{text}={argument}", step, draw.choice((0.2, 1, 4, 12)),
-                    argument / 1000 if self.kind == "late" else 0, draw.choice(((), ("--retry", "5s"))))
+                    argument / 1000 if self.kind == "late" else 0, draw.choice(((), ("--retry", "5s"))),
+                    draw.choice((0, 1, 2)), draw.choice((False, True)))
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class Plan:
     stopped_s: float  # of `stop`: until the process is let go on
     late_s: float  # of `late`: until the message arrives
     retry: tuple  # words for `vmm migrate`
+    streams: int  # data connections
+    tls: bool
 
 
 def cells():

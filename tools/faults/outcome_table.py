@@ -14,6 +14,8 @@ class Table:
         self.counts = collections.defaultdict(collections.Counter)
         for result in results:
             self.counts[result["cell"]][result["outcome"]] += 1
+        self.tls = sum(result["tls"] for result in results)
+        self.retry = sum(bool(result["retry"]) for result in results)
         self.all = sum(self.counts.values(), collections.Counter())
         self.cells = [cell for cell in matrix.cells() if str(cell) in self.counts]
         critical = [cell for cell in self.cells if cell.what.critical]
@@ -40,8 +42,8 @@ class Table:
 
     def summary(self):
         total = sum(self.all.values())
-        return (f"{total} faults, {self.critical} of them between Pause and Running; both: {self.all['both']}, none: "
-                f"{self.all['none']}, errors of the lab: {self.all['error']}")
+        return (f"{total} faults, {self.critical} of them between Pause and Running, {self.tls} over TLS, {self.retry} "
+                f"with --retry; both: {self.all['both']}, none: {self.all['none']}, errors of the lab: {self.all['error']}")
 
     def text(self):
         lines = [f"{'side':12}{'phase':12}{'fault':11}" + "".join(f"{name:>12}" for name in SHORT)]

@@ -39,7 +39,7 @@ class Scene:
     def __enter__(self):
         bed = self.bed.__enter__()
         on_destination = () if self.cell.side == "source" else self._fault_words()
-        self.receiver = bed.b.receive(*on_destination)
+        self.receiver = bed.b.receive(*on_destination, *self._link_words("b"))
         if self.cell.kind == "no-memory":
             self._take_memory()
         self.guest = bed.a.vmm("run", "--name", "guest", "--memory", "24M", "--append", APPEND, "--serial",
@@ -53,6 +53,9 @@ class Scene:
         for copy in self.copies.values():
             copy.end()
 
+    def _link_words(self, host):
+        return ("--tls-dir", str(self.bed.options.certs / host)) if self.plan.tls else ()
+
     def _fault_words(self):
         return () if self.cell.kind == "no-memory" else ("--fault", self.plan.fault)
 
@@ -65,7 +68,7 @@ class Scene:
 
     def migrate(self):
         words = [str(self.bed.binary), "migrate", "guest", self.receiver.address, "--json", "--max-downtime", "300ms"]
-        words += self.plan.retry
+        words += [*self.plan.retry, "--streams", str(self.plan.streams), *self._link_words("a")]
         words += self._fault_words() if self.cell.side == "source" else ()
         self.migration = subprocess.Popen(words, env=self.bed.a.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                           text=True)
