@@ -7,8 +7,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <array>
-
 #include "migration/remaining.hpp"
 
 namespace migration {
@@ -168,15 +166,13 @@ void ConnectedSocket::abort() const {
         return;
     }
     // The kernel refuses that where it encrypts itself. Closing with no time to linger does the same; the
-    // number, which others may be about to use, goes to a connection whose peer is gone.
+    // number, which others may be about to use, goes to a socket that was never connected.
     shutdown();
     const linger at_once{1, 0};
     (void)::setsockopt(fd(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    std::array<int, 2> ends{-1, -1};
-    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends.data()) == 0) {
-        const UniqueFd ours{ends[0]};
-        const UniqueFd theirs{ends[1]};
-        (void)::dup3(ours.get(), fd(), O_CLOEXEC);
+    const UniqueFd unconnected{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+    if (unconnected) {
+        (void)::dup3(unconnected.get(), fd(), O_CLOEXEC);
     }
 }
 

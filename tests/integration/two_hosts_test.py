@@ -81,6 +81,20 @@ def kernel_tls(bed):
         serial.expect("PASS")
 
 
+def kernel_tls_lost_after_commit(bed):
+    """The source gives up a connection that the kernel encrypts, in its sandbox, and learns what became of its guest."""
+    tls = ("--tls-dir", f"{BUILD}/tls")
+    bed.b.listener = bed.b.receive("--fault", "cut@started", *tls)
+    serial = bed.a.run("dirty.elf", append="fill=8 ws=2 pps=200", memory="32M").serial
+    serial.expect("ready")
+    report = bed.a.migrate(bed.b.listener.address, *harness.LIMITS, *tls)
+    check(report["result"] == "completed" and report["tls"]["ktls_send"], f"{report}")
+    serial = bed.b.serial()
+    serial.check()
+    serial.send("finish")
+    serial.expect("PASS")
+
+
 def tsc_differ(bed):
     """What the other tests stand on: a guest that kept the TSC of its host would see it jump."""
     tsc = [int(host.shell(f"{BUILD}/bin/host_tsc")) for host in (bed.a, bed.b)]
@@ -90,7 +104,8 @@ def tsc_differ(bed):
     check(abs(seconds) >= 60, "the hosts' TSCs are less than 60 s apart")
 
 
-TESTS = {f.__name__: f for f in (tsc_differ, ticks, pulse, cpustate, ticks_over_a_bad_link, kernel_tls)}
+TESTS = {f.__name__: f for f in (tsc_differ, ticks, pulse, cpustate, ticks_over_a_bad_link, kernel_tls,
+                                  kernel_tls_lost_after_commit)}
 
 if __name__ == "__main__":
     amdv_bed.main(TESTS)

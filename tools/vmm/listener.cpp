@@ -159,7 +159,8 @@ void Listener::serve_signals() {
 }
 
 void Listener::accept_connections() {
-    while (now() >= accept_after_) {
+    // However fast they come, sessions and signals have their turn in between.
+    for (std::size_t taken = 0; taken < 8 * kMaxPending && now() >= accept_after_; ++taken) {
         sockaddr_storage address{};
         socklen_t length = sizeof address;
         vmm::UniqueFd socket{::accept4(listener_.socket.get(), reinterpret_cast<sockaddr*>(&address), &length,

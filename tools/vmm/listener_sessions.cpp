@@ -116,7 +116,8 @@ void Listener::pass_on(Connection& connection, const Session* session, const mig
     message.kind = ChannelMessage::Kind::join;
     message.hello = hello;
     message.peer = connection.peer;
-    if (session == nullptr || !session->channel.send(message, connection.socket.get())) {
+    // A guest that has arrived hears no strangers: what goes on with its process is over.
+    if (session == nullptr || session->over || !session->channel.send(message, connection.socket.get())) {
         return reply(connection, HelloStatus::unknown_session, "no session waits for this connection");
     }
     connection.state = Connection::State::done;
@@ -197,7 +198,9 @@ bool Listener::receive(Session& session) {
             break;
         case ChannelMessage::Kind::answer:
             for (const auto& connection : connections_) {
-                if (connection->state == Connection::State::asking && connection->query == message.number) {
+                // A session speaks for itself only, whatever numbers its process makes up.
+                if (connection->state == Connection::State::asking && connection->query == message.number &&
+                    connection->hello.session == session.hello.session) {
                     answer(*connection, message.outcome);
                 }
             }

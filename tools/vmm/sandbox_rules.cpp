@@ -119,6 +119,7 @@ constexpr std::array kRules{
     Rule{CALL(socket), kMigration & ~kSetup, {0, kWord, AF_UNIX, "AF_UNIX"}, EACCES},
     Rule{CALL(socket), kMigration, {0, kWord, AF_NETLINK, "AF_NETLINK"}, EACCES},
     Rule{CALL(connect), kMigration},
+    Rule{CALL(dup3), kMigration},  // over a connection that must send no more
     Rule{CALL(setsockopt), kMigration},
     Rule{CALL(getsockname), kMigration},
     Rule{CALL(getpeername), kMigration},

@@ -17,6 +17,7 @@
 #include <regex>
 #include <sstream>
 
+#include "migration/connected_socket.hpp"
 #include "tools/vmm/sandbox_rules.hpp"
 #include "vmm/kvm/abi.hpp"
 
@@ -30,24 +31,23 @@ struct Call {
     std::array<unsigned long, 6> arguments{};
 };
 
-// Of a process that makes the call under the role's filter.
 enum class End { killed, error, done };
 
 constexpr int kError = 40;
 constexpr int kNoFilter = 41;
 
-std::pair<End, int> end_of(ThreadRole role, const Call& call) {
+// Of a process that does `what`, which returns an exit status, under the role's filter.
+template <typename F>
+std::pair<End, int> end_of(ThreadRole role, F&& what) {
     const pid_t pid = ::fork();
     if (pid == 0) {
         ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
         if (!tools::install_filter(role)) {
             ::syscall(SYS_exit_group, kNoFilter);
         }
-        const auto& a = call.arguments;
-        errno = 0;
-        const long result = ::syscall(call.number, a[0], a[1], a[2], a[3], a[4], a[5]);
+        const int result = what();
         // Not _exit(2), where a sanitizer has calls of its own to make.
-        ::syscall(SYS_exit_group, result < 0 ? kError + errno : 0);
+        ::syscall(SYS_exit_group, result);
     }
     int status = 0;
     REQUIRE(::waitpid(pid, &status, 0) == pid);
@@ -58,6 +58,14 @@ std::pair<End, int> end_of(ThreadRole role, const Call& call) {
     REQUIRE(WEXITSTATUS(status) != kNoFilter);
     return WEXITSTATUS(status) == 0 ? std::pair{End::done, 0}
                                     : std::pair{End::error, WEXITSTATUS(status) - kError};
+}
+
+std::pair<End, int> end_of(ThreadRole role, const Call& call) {
+    return end_of(role, [&a = call.arguments, number = call.number] {
+        errno = 0;
+        const long result = ::syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+        return result < 0 ? kError + errno : 0;
+    });
 }
 
 constexpr std::array kRoles{ThreadRole::setup, ThreadRole::control, ThreadRole::machine,
@@ -191,6 +199,27 @@ TEST_CASE("each role may do what it is there for, and no more", "[tools]") {
         INFO(tools::name_of(each.role) << ": " << each.call.name);
         CHECK(end_of(each.role, each.call) == each.end);
     }
+}
+
+// The source gives up a connection so when it does not know what became of its guest.
+TEST_CASE("a connection that the kernel does not dissolve is aborted by other means", "[tools]") {
+    const auto socket = migration::ConnectedSocket::adopt(
+        vmm::UniqueFd{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)}, "peer");
+    REQUIRE(socket);
+    // As a connection that the kernel encrypts, a Unix socket refuses connect(2) to nobody.
+    std::array<int, 2> ends{-1, -1};
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) == 0);
+    const vmm::UniqueFd ours{ends[0]};
+    const vmm::UniqueFd peer{ends[1]};
+    REQUIRE(::dup3(ours.get(), socket->fd(), O_CLOEXEC) == socket->fd());
+    const auto end = end_of(ThreadRole::migration, [&] {
+        socket->abort();
+        const std::byte byte{};
+        const bool sent = ::send(socket->fd(), &byte, 1, MSG_NOSIGNAL) == 1;
+        // Nor is the number free, for others to take.
+        return sent ? kError : ::fcntl(socket->fd(), F_GETFD) == -1 ? kError + errno : 0;
+    });
+    CHECK(end == std::pair{End::done, 0});
 }
 
 // A filter can only be narrowed.
