@@ -2,8 +2,9 @@
  * The handover of PROTOCOL.md, section 5, message by message, for spin; `tools/check_model` checks it.
  *
  * Every interleaving of both sides, of the listener and of a person, with up to FAULTS faults at any step: a connection
- * cut (what is in flight arrives or does not), a query lost, a wait that ran out, a record not written, a guest that
- * cannot start, either process killed, the listener ended (for ever, or begun again), the destination's host rebooted.
+ * cut (what is in flight arrives or does not), a message that comes twice, a query lost, a wait that ran out, a record not
+ * written, a guest that cannot start, either process killed, the listener ended (for ever, or begun again), the
+ * destination's host rebooted. The source may come back over a new connection (section 6), or not.
  *
  * Left out: everything before Prepare, data connections and what they carry, the locks of disks (what they forbid is
  * forbidden here without them), epochs (one handover), what becomes of a guest after its handover.
@@ -15,11 +16,11 @@
 mtype = {
     nothing,
     /* messages */
-    Prepare, Prepared, Finish, MachineState, Ready, Commit, Running, Placed, Failed, Acknowledge, Cancel,
+    Prepare, Prepared, Finish, MachineState, Ready, Commit, Running, Placed, Failed, Acknowledge, Cancel, Resume, Held,
     /* phases of the source, besides Prepare and Commit */
     Copy, Pause, Final, Done,
     /* states of the destination, besides Failed */
-    Configured, Receiving, Verified, Loaded, Started, Refused,
+    Configured, Receiving, Verified, Loaded, Started, Refused, Parked,
     /* records */
     intent, committing, done, ready, started, running, failed, refused, unreadable,
     /* answers to Query, besides running, refused and failed */
@@ -57,8 +58,13 @@ bool synced = false;                /* the record would survive a reboot: `ready
 
 /* The control connection, and what is in flight on it. Both ends may still read that after it was cut, or not. */
 bool cut = false;
-chan to_destination = [3] of { mtype };
-chan to_source = [3] of { mtype };
+chan to_destination = [6] of { mtype };
+chan to_source = [6] of { mtype };
+
+/* --retry, known to both. */
+bool retries;
+bool coming_back = false;           /* a Hello(resume) is on its way */
+bool came_back = false;
 
 /* A Query connection; a new one has another number. The listener's channel to the process of the session. */
 mtype listener = up;
@@ -109,6 +115,7 @@ ltl reach_lost_by_reboot { [] !(told_lost && !entered) }
 ltl reach_resumed_by_person { [] !(over_here && resumed_by_person && entered) }
 ltl reach_discarded { [] !(source_guest == freed && resolution == discard && destination_runs) }
 ltl reach_source_died { [] !(source_guest == died && destination_runs) }
+ltl reach_completed_after_break { [] !(source_guest == freed && destination_runs && record == done && came_back) }
 
 /* -- Faults and records. ------------------------------------------------------------------------------------------- */
 
@@ -128,6 +135,7 @@ inline write(file, status) {
 inline send(channel, message) {
     if
     :: !cut -> channel!message; ok = true
+    :: FAULT(!cut); channel!message; channel!message; ok = true
     :: FAULT(!cut); channel!message; cut = true; ok = false
     :: cut -> ok = true
     :: cut -> ok = false
@@ -169,7 +177,7 @@ inline close_query() {
 }
 
 inline end_source() {
-    source_alive = false; source_guest = died; cut = true;
+    source_alive = false; source_guest = died; cut = true; coming_back = false;
     close_query()
 }
 
@@ -191,6 +199,7 @@ active proctype World() {
 end:
     do
     :: atomic { FAULT(!cut); cut = true }
+    :: atomic { FAULT(coming_back); coming_back = false }
     :: atomic { FAULT(query_open); close_query() }
     :: atomic { FAULT(source_alive && phase != Done); end_source() }
     :: atomic { FAULT(alive); end_process() }
@@ -199,9 +208,9 @@ end:
     od
 }
 
-/* -- The source: source.cpp, source_outcome.cpp. ------------------------------------------------------------------- */
+/* -- The source: source.cpp, source_outcome.cpp, source_retry.cpp. -------------------------------------------------- */
 
-/* Before Commit every error, `vmm cancel` and every limit lead to the same place. */
+/* Before Commit every error, `vmm cancel` and every limit lead to the same place, but for a break when it may come back. */
 inline expect(wanted) {
     if
     :: receive(to_source)
@@ -209,7 +218,8 @@ inline expect(wanted) {
     fi;
     if
     :: message == wanted -> message = nothing
-    :: else -> goto roll_back
+    :: message != wanted -> goto roll_back
+    :: message == nothing && cut && retries && phase != Prepare -> goto come_back
     fi
 }
 
@@ -218,6 +228,10 @@ active proctype Source() {
     bool ok;
     {
         atomic {
+            if
+            :: retries = true
+            :: retries = false
+            fi;
             write(source_record, intent);
             if
             :: !ok -> goto roll_back
@@ -225,7 +239,12 @@ active proctype Source() {
             fi
         }
         atomic { expect(Prepared); phase = Copy }
-        atomic { phase = Pause; source_guest = paused }
+copy:   atomic {
+            if
+            :: cut && retries -> goto come_back
+            :: phase = Pause; source_guest = paused
+            fi
+        }
         atomic { phase = Final; send(to_destination, Finish); send(to_destination, MachineState); ok = false }
         atomic { expect(Ready); phase = Commit }        /* `vmm cancel` is refused from here on */
         atomic {
@@ -250,6 +269,15 @@ active proctype Source() {
             :: else -> goto settle
             fi
         }
+
+        /* Only before Commit: the guest runs meanwhile. */
+come_back:
+        atomic { message = nothing; phase = Copy; source_guest = runs; cut = true; coming_back = true }
+        if
+        :: atomic { !coming_back -> send(to_destination, Resume); ok = false }  /* there, or lost on its way */
+        :: atomic { coming_back = false; goto roll_back }       /* its time is over, or the session is unknown */
+        fi;
+        atomic { expect(Held); came_back = true; goto copy }
 
 settle: atomic { cut = true; undecided = true; ok = false }
 end_asks:
@@ -289,7 +317,7 @@ over:   skip
     } unless { !source_alive }
 }
 
-/* -- The destination's process: destination.cpp, destination_session.cpp. ------------------------------------------ */
+/* -- The destination's process: destination.cpp, destination_session.cpp, destination_parking.cpp. ------------------ */
 
 inline refuse() {
     if
@@ -304,6 +332,9 @@ inline leave(word) {
     send(to_source, word);
     cut = true; over = true
 }
+
+/* What it has is of use to a source that comes back. */
+#define resumable (state == Receiving || state == Verified || state == Loaded || state == Parked)
 
 inline on(message) {
     if
@@ -321,6 +352,8 @@ inline on(message) {
        fi
     :: message == Commit && state == Loaded -> goto commit
     :: message == Cancel -> refuse(); over = true; cut = true
+    :: message == nothing && retries && resumable -> state = Parked; cut = true; drain(to_destination)
+    :: message == Resume && state == Parked -> state = Receiving; send(to_source, Held)
     :: else -> refuse(); leave(Failed)
     fi
 }
@@ -333,7 +366,7 @@ active proctype Destination() {
     {
 end:    do
         :: atomic {
-               !over -> receive(to_destination);
+               !over && (state != Parked || !cut || nempty(to_destination)) -> receive(to_destination);
                if
                :: message == Acknowledge && state == Started -> write(record, done); over = true; cut = true
                :: (message != Acknowledge && state == Started) || refused_there -> over = true; cut = true
@@ -341,6 +374,12 @@ end:    do
                fi;
                message = nothing; ok = false
            }
+        /* Another connection takes the place of the one before, of which nothing is read any more. */
+        :: atomic {
+               coming_back && has_channel && !over && retries && resumable ->
+               state = Parked; drain(to_destination); drain(to_source); cut = false; coming_back = false
+           }
+        :: atomic { state == Parked && cut && empty(to_destination) -> refuse(); over = true; ok = false }  /* its time is over */
         /* Query: first no more on the control connection, then the decision. */
         :: atomic {
                to_session?number -> cut = true;

@@ -2,6 +2,7 @@
 
 import collections
 import html
+import textwrap
 
 from faults import matrix, row
 
@@ -51,7 +52,8 @@ class Table:
             lines.append(f"{side:12}{phase:12}{kind:11}" + "".join(f"{count!s:>12}" for count in counts))
         lines.append("")
         for reason, cells in self.unreachable().items():
-            lines.append(f"not reachable, {reason}: {len(cells)} cells")
+            lines += textwrap.wrap(f"not reachable, {reason}: {', '.join(cells)}", 119, subsequent_indent="    ",
+                                   break_on_hyphens=False)
         lines.append(self.summary())
         return "\n".join(lines)
 
