@@ -23,9 +23,9 @@ DESTINATION_BEFORE_COMMIT = ("configured", "receiving", "verified", "loaded")
 class Move(threading.Thread):
     """`vmm migrate` while the test does something else."""
 
-    def __init__(self, host, address, *args):
+    def __init__(self, host, address, *args, name="guest"):
         super().__init__(daemon=True)
-        self.command = [str(host.bed.binary), "migrate", "guest", address, "--json", *harness.LIMITS, *args]
+        self.command = [str(host.bed.binary), "migrate", name, address, "--json", *harness.LIMITS, *args]
         self.env = host.env
         self.start()
 
@@ -332,12 +332,42 @@ def gives_up_to_come_back(options):
         scene.receives_again()
 
 
+def a_session_answers_for_itself_only(options):
+    """While a session cannot answer, another's process, which its guest has taken over, says that it has refused."""
+    with harness.Bed(options, gated=True) as bed:
+        guests = {name: bed.a.run("dirty.elf", append="fill=8 ws=4", memory="32M", name=name) for name in ("guest", "forger")}
+        for guest in guests.values():
+            guest.serial.expect("ready")
+        listener = bed.b.vmm("receive", "--listen", "tcp:127.0.0.1:0", "--serial", "null", "--max-incoming", "2")
+        link = Proxy(listener.wait_line(r"(tcp:[\d.]+:\d+)").group(1))
+        bed.gate.hold_at("destination", "receiving")
+        Move(bed.a, link.address, name="forger")
+        forger = bed.gate.wait_held("destination", "receiving")
+        bed.gate.let_others_pass("destination", "receiving")
+        bed.gate.hold_at("destination", "started")
+        move = Move(bed.a, link.address)
+        session = bed.gate.wait_held("destination", "started")
+        os.kill(session, signal.SIGSTOP)
+        link.cut()
+        while bed.a.status()["state"] != "outcome_unknown":
+            forged = subprocess.run([bed.build / "bin" / "forge_answers", str(forger)], capture_output=True, text=True,
+                                    check=False)
+            check(forged.returncode == 0, forged.stderr)
+            check(move.is_alive(), f"the source believed it: {bed.a.status()}")
+        os.kill(session, signal.SIGCONT)
+        bed.gate.release("destination", "started")
+        check(guests["guest"].wait() == 0, guests["guest"].log())
+        check({"guest": "running"} == {entry["name"]: entry["state"] for entry in bed.b.json("list")["guests"]
+                                       if entry["name"] == "guest"}, "the guest runs nowhere")
+        link.close()
+
+
 TESTS = {f.__name__: f for f in (
     cut_in_each_phase, several_vcpus_go_on, one_stream_cut, cut_at_commit, cut_before_running,
     destination_killed_in_each_phase, destination_killed_in_its_own_phases, destination_killed_with_streams,
     destination_killed_before_started, destination_killed_after_started, source_killed_in_each_phase,
     source_killed_before_running, source_killed_after_commit, listener_restarted,
-    goes_on_after_a_cut, gives_up_to_come_back)}
+    goes_on_after_a_cut, gives_up_to_come_back, a_session_answers_for_itself_only)}
 
 if __name__ == "__main__":
     harness.main(TESTS)

@@ -292,6 +292,11 @@ class Gate:
         with self.changed:
             self.hold.add((role, phase))
 
+    def let_others_pass(self, role, phase):
+        """Whoever is held there stays; who comes now is not."""
+        with self.changed:
+            self.hold.discard((role, phase))
+
     def wait_held(self, role, phase, count=1):
         """The pid of the process that is held there; of several, the last one's."""
         with self.changed:
