@@ -2,6 +2,7 @@
 """Migrations over TLS: what moves, who is turned away, and what plain TCP may still do."""
 
 import contextlib
+import ctypes
 import json
 import os
 import socket
@@ -150,6 +151,12 @@ def strangers_are_turned_away(options):
         bed.b.serial().ask("status")
 
 
+PURPOSE_DATA, PURPOSE_RESUME = 1, 4
+XXH3_64bits = ctypes.CDLL("libxxhash.so.0").XXH3_64bits
+XXH3_64bits.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+XXH3_64bits.restype = ctypes.c_uint64
+
+
 def preamble(purpose, session):
     """The first bytes of a connection, as PROTOCOL.md section 1 has them, but for the checksum."""
     return b"GWT1" + struct.pack("<I", purpose) + session
@@ -173,6 +180,25 @@ def silent_strangers_stop_nothing(options):
         guest = bed.a.run("hello.elf", append="wait=1")
         guest.serial.expect("ready")
         bed.a.migrate(listener.address, *bed.tls("a"))
+        bed.b.serial().ask("status")
+
+
+def an_arrived_guest_hears_no_strangers(options):
+    """Whoever knows its session, which is no secret, gets no handshake with its process any more."""
+    with TlsBed(options) as bed:
+        listener = bed.b.receive(*bed.tls("b"))
+        host, port = listener.address.removeprefix("tcp:").rsplit(":", 1)
+        bed.a.run("hello.elf", append="wait=1").serial.expect("ready")
+        session = bytes.fromhex(bed.a.migrate(listener.address, *bed.tls("a"))["session"])
+
+        def answer(purpose):
+            with socket.create_connection((host, int(port)), harness.DEADLINE) as stranger:
+                raw = preamble(purpose, session)
+                stranger.sendall(raw + struct.pack("<Q", XXH3_64bits(raw, len(raw))))
+                return stranger.makefile("rb").read()
+
+        for purpose in (PURPOSE_DATA, PURPOSE_RESUME):
+            harness.wait_for(lambda: b"no session waits for this connection" in answer(purpose))
         bed.b.serial().ask("status")
 
 
@@ -239,7 +265,8 @@ def plain_needs_a_word(options):
 
 
 TESTS = {f.__name__: f for f in (moves, cut_before_running, cut_at_commit, cut_in_the_copy, strangers_are_turned_away,
-                                 silent_strangers_stop_nothing, bad_directories, plain_needs_a_word)}
+                                 silent_strangers_stop_nothing, an_arrived_guest_hears_no_strangers, bad_directories,
+                                 plain_needs_a_word)}
 
 if __name__ == "__main__":
     harness.main(TESTS)
