@@ -270,3 +270,27 @@ TEST_CASE("docs/sandbox.md shows the table that the filters are made of", "[tool
     INFO("docs/sandbox.md lacks this:\n" << table);
     CHECK(contents(std::string{GODWIT_SOURCE_DIR} + "/docs/sandbox.md").find(table) != std::string::npos);
 }
+
+TEST_CASE("docs/sandbox.md names every thread under its role", "[tools]") {
+    const std::string root = GODWIT_SOURCE_DIR;
+    const std::string page = contents(root + "/docs/sandbox.md");
+    const std::regex start{
+        R"(start(?:_thread)?\(\s*(?:fmt::format\()?"(\w+)[^,]*(?:, [\w.()>-]+\))?,\s*(?:vmm::)?ThreadRole::(\w+))"};
+    std::size_t found = 0;
+    for (const char* folder : {"/vmm", "/devices", "/migration", "/tools/vmm"}) {
+        for (const auto& file : std::filesystem::recursive_directory_iterator{root + folder}) {
+            if (file.path().extension() != ".cpp") {
+                continue;
+            }
+            const std::string text = contents(file.path());
+            for (std::sregex_iterator match{text.begin(), text.end(), start}, end; match != end; ++match) {
+                const std::regex row{
+                    fmt::format(R"(\n\| `{}` \|.*`{}N?`)", (*match)[2].str(), (*match)[1].str())};
+                INFO(file.path().string() << ": " << (*match)[1] << ", " << (*match)[2]);
+                CHECK(std::regex_search(page, row));
+                ++found;
+            }
+        }
+    }
+    CHECK(found > 10);
+}
