@@ -82,7 +82,12 @@ struct Decided {
     Verdict verdict;
 };
 
-// The connection was lost, and the migration goes on with what the destination held.
+// The connection was lost, and for as long as --retry says the source tries to come back.
+struct Interrupted {
+    Reason reason;
+    vmm::Duration retry{};
+};
+// It is back, and the migration goes on with what the destination held.
 struct Resumed {
     vmm::Duration outage{};
     std::uint64_t kept_pages = 0;  // that the destination holds as they were last sent
@@ -129,7 +134,7 @@ struct Event {
     vmm::TimePoint at;
     std::variant<SourceEntered, DestinationEntered, SessionOpened, Queued, Secured, Warned, RoundStarted,
                  Progressed, RoundFinished, Decided, Reached, Drained, DestinationTimes, DestinationResumed,
-                 Resumed, Ended>
+                 Interrupted, Resumed, Ended>
         what;
 };
 

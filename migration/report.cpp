@@ -284,6 +284,11 @@ json to_json(const Event& event) {
             [](const DestinationResumed& e) {
                 return json{{"event", "destination_resumed"}, {"resume_ms", vmm::to_ms(e.resume)}};
             },
+            [](const Interrupted& e) {
+                return json{{"event", "interrupted"},
+                            {"reason", to_json(e.reason)},
+                            {"retry_ms", vmm::to_ms(e.retry)}};
+            },
             [](const Resumed& e) {
                 json object = resume_json(e);
                 object["event"] = "resumed";

@@ -55,7 +55,7 @@ Outcome Source::run() {
     started_at_ = services_.clock.now();
     auto moved = up_to_commit();
     while (!moved && may_retry(moved.error())) {
-        moved = retry();
+        moved = retry(moved.error());
     }
     if (!moved) {
         return roll_back(std::move(moved).error());

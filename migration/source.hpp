@@ -83,7 +83,7 @@ class Source {
     // After a connection that broke: whether to come back; what the destination said last may be against it.
     bool may_retry(vmm::Error& why);
     // Comes back, and goes on with what the destination has kept.
-    vmm::Result<void> retry();
+    vmm::Result<void> retry(const vmm::Error& why);
     vmm::Result<void> come_back(vmm::TimePoint broken);
     vmm::Result<PageTable> read_held(const Deadline& deadline);
     void retire_streams();

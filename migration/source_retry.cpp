@@ -36,8 +36,9 @@ bool Source::may_retry(vmm::Error& why) {
     return !not_resumed_ && is_of_link(why);
 }
 
-Result<void> Source::retry() {
+Result<void> Source::retry(const vmm::Error& why) {
     const TimePoint broken = services_.clock.now();
+    services_.events.on({broken, Interrupted{reason_for(why), *options_.retry}});
     enter(SourcePhase::copy);
     retire_streams();
     for (;;) {

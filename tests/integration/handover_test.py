@@ -3,6 +3,7 @@
 where the fault killed its owner, none; and the one that runs is whole. Faults happen at the phase gate."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -303,9 +304,17 @@ def goes_on_after_a_cut(options):
                 receiver = bed.b.receive(*words["b"])
                 guest = bed.a.run("dirty.elf", append="fill=24 ws=4 pps=5000", memory="64M")
                 guest.serial.expect("ready")
+                events = bed.a.vmm("events", "guest")
+                bed.a.status()
                 report = bed.a.migrate(receiver.address, *harness.LIMITS, "--retry", "30s", "--verify", "full", "--streams",
                                        streams, *words["a"])
                 json_schema.validate("report", report)
+                check(events.wait() == 0, events.log())
+                seen = [json.loads(line) for line in events.lines]
+                for event in seen:
+                    json_schema.validate_event(event)
+                kinds = [event["event"] for event in seen if event["event"] in ("interrupted", "resumed")]
+                check(kinds == ["interrupted", "resumed"], f"{fault}, {streams} streams: {kinds}")
                 check(len(report["resumes"]) == 1, f"{fault}, {streams} streams: {report}")
                 # Of what was under way when the link broke none may have arrived; after the rounds all has.
                 check("copy" in fault or report["resumes"][0]["kept_pages"] > 5000, f"{fault}: {report['resumes']}")

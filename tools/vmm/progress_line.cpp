@@ -33,6 +33,10 @@ void ProgressLine::show(const json& event) {
     } else if (kind == "queued") {
         text_ = fmt::format("{}: {}", phase_, text_of(event, "text"));
         return draw();
+    } else if (kind == "interrupted") {
+        text_ = fmt::format("{}: {}; trying to come back for {}", phase_,
+                            text_of(field(event, "reason"), "what"), milliseconds_text(event, "retry_ms"));
+        return draw();
     } else if (kind == "round_started") {
         round_ = number_text(event, "round");
         owed_ = pages_text(event, "owed_pages");

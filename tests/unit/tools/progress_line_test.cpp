@@ -19,4 +19,8 @@ TEST_CASE("the progress line follows a migration, and admits what is unknown", "
     decided.verdict.predicted = std::chrono::microseconds{12340};
     line.show(to_json({{}, decided}));
     CHECK(line.text() == "copy: round 2, sent 40 MiB, owed 10 MiB, 1 MiB/s, predicted downtime 12.3 ms");
+    line.show(to_json({{},
+                       migration::Interrupted{{"connection_lost", "h closed the connection", "", ""},
+                                              std::chrono::seconds{30}}}));
+    CHECK(line.text() == "copy: h closed the connection; trying to come back for 30.0 s");
 }
