@@ -155,7 +155,7 @@ TEST_CASE("every message in every state does what the table says", "[migration]"
 TEST_CASE("Query in every state: refused only with a record that says so, and for ever", "[migration]") {
     using enum DestinationPhase;
     for (const DestinationPhase phase :
-         {greeted, configured, receiving, verified, loaded, started, refused, failed}) {
+         {greeted, configured, receiving, verified, loaded, started, refused, failed, parked}) {
         Rig rig{phase};
         INFO(name_of(phase));
         const bool has_record = rig.records.status(Role::destination).has_value();

@@ -156,46 +156,70 @@ TEST_CASE("a cancel while the link is down leaves the guest running at the sourc
     CHECK(!bed.receiver.vm.running);
 }
 
-TEST_CASE("a parked session cannot start, and Query ends it for ever", "[migration]") {
+namespace {
+
+// A destination that had said Ready when its connection broke.
+struct ParkedBehindReady {
+    ParkedBehindReady() {
+        Manifest manifest;
+        manifest.name = "guest";
+        manifest.ram_bytes = 8 * vmm::kPageSize;
+        destination.on(manifest);
+        // XXH3-64 of nothing: no boot image.
+        destination.on(Prepare{0, false, 0x2d06800538d394c2, 1000});
+        REQUIRE(destination.round_end(0, {0, true}));
+        destination.on(Finish{});
+        destination.on(MachineState{vmm::Bytes(8), 0});
+        REQUIRE(destination.phase() == DestinationPhase::loaded);
+        REQUIRE(destination.park());
+    }
+
+    static Hello hello() {
+        Hello hello;
+        hello.versions = {kProtocolVersion};
+        return hello;
+    }
+
     ScriptedDestination vm;
     MemoryRecords records;
     EventLog events;
-    Hello hello;
-    hello.versions = {kProtocolVersion};
-    Destination destination{hello, "peer", {vm, records, vmm::real_clock(), events, {}}};
-    Manifest manifest;
-    manifest.name = "guest";
-    manifest.ram_bytes = 8 * vmm::kPageSize;
-    destination.on(manifest);
-    destination.on(Prepare{0, false, 0x2d06800538d394c2, 1000});
-    REQUIRE(destination.round_end(0, {0, true}));
-    destination.on(Finish{});
-    destination.on(MachineState{vmm::Bytes(8), 0});
-    REQUIRE(destination.phase() == DestinationPhase::loaded);
-    REQUIRE(destination.park());
-    SECTION("a late Commit refuses it") {
-        CHECK(destination.on(Commit{1}).close);
-        CHECK(!vm.running);
-        CHECK(destination.phase() == DestinationPhase::refused);
-    }
-    SECTION("Query") {
-        CHECK(destination.query() == QueryOutcome::refused);
-        CHECK(!destination.resumable());
-        CHECK(!destination.park());
-        CHECK(destination.on(Resume{1}).close);
-        CHECK(records.status(Role::destination) == RecordStatus::refused);
-    }
-    SECTION("resumed, it begins with what its memory holds, not with what it was told") {
-        fill_page(vm.memory(), 2, 9);
-        const Step step = destination.on(Resume{7});
-        REQUIRE(step.replies.size() == 2);
-        CHECK(std::get<Held>(step.replies[0]).inventories == 1);
-        const auto& inventory = std::get<Inventory>(step.replies[1]);
-        CHECK(!(inventory.hashes.at(2) == Digest{}));
-        CHECK(inventory.hashes.at(1) == Digest{});
-        CHECK(destination.round_end(0, {7, true}));
-        CHECK(destination.on(Finish{}).replies.size() >= 1);  // another digest: it holds that page
-    }
+    Destination destination{hello(), "peer", {vm, records, vmm::real_clock(), events, {}}};
+};
+
+}  // namespace
+
+TEST_CASE("a parked session cannot start: a late Commit ends it", "[migration]") {
+    ParkedBehindReady parked;
+    CHECK(parked.destination.on(Commit{1}).close);
+    CHECK(!parked.vm.running);
+    CHECK(parked.destination.phase() == DestinationPhase::refused);
+    CHECK(parked.records.history(Role::destination) ==
+          std::vector{RecordStatus::ready, RecordStatus::refused});
+}
+
+TEST_CASE("Query ends a parked session for ever", "[migration]") {
+    ParkedBehindReady parked;
+    CHECK(parked.destination.query() == QueryOutcome::refused);
+    CHECK(parked.records.status(Role::destination) == RecordStatus::refused);
+    CHECK(!parked.destination.resumable());
+    CHECK(!parked.destination.park());
+    const Message late = GENERATE(Message{Resume{1}}, Message{Commit{1}});
+    CHECK(parked.destination.on(late).close);
+    CHECK(!parked.vm.running);
+    CHECK(parked.destination.phase() == DestinationPhase::refused);
+}
+
+TEST_CASE("a destination that is resumed shows what its memory holds, not what it was told", "[migration]") {
+    ParkedBehindReady parked;
+    fill_page(parked.vm.memory(), 2, 9);
+    const Step step = parked.destination.on(Resume{7});
+    REQUIRE(step.replies.size() == 2);
+    CHECK(std::get<Held>(step.replies[0]).inventories == 1);
+    const auto& inventory = std::get<Inventory>(step.replies[1]);
+    CHECK(!(inventory.hashes.at(2) == Digest{}));
+    CHECK(inventory.hashes.at(1) == Digest{});
+    CHECK(parked.destination.round_end(0, {7, true}));
+    CHECK(parked.destination.on(Finish{}).replies.size() >= 1);  // another digest: it holds that page
 }
 
 namespace {

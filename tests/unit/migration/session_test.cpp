@@ -414,6 +414,43 @@ TEST_CASE("while nobody says where the guest is the source has its disks", "[mig
     CHECK(bed.disk.owned_by(&bed.source));
 }
 
+// The guest runs there, and the word of it is lost: until Query brings it, both copies are whole.
+TEST_CASE("the guest is whole here until the destination has said that it runs there", "[migration]") {
+    Bed bed;
+    fill(bed, {2});
+    bed.events.on_source = [&](SourcePhase phase) {
+        if (phase == SourcePhase::commit) {
+            bed.receiver.reachable = false;
+        }
+    };
+    PhaseGate gate;
+    bed.events.on_destination = [&](DestinationPhase phase) {
+        if (phase == DestinationPhase::started) {
+            gate.hold();
+        }
+    };
+    SourceOptions options;
+    options.query_patience = vmm::Duration::zero();
+    bed.engine = std::make_unique<Source>(
+        SourceServices{bed.source, bed.receiver, bed.source_records, vmm::real_clock(), bed.events, {}},
+        options);
+    std::thread cutter{[&] {
+        gate.wait_held();
+        bed.receiver.cut();
+    }};
+    REQUIRE(bed.engine->run() == Outcome::unknown);
+    cutter.join();
+    CHECK(bed.receiver.vm.running);
+    CHECK(!bed.source.running);
+    CHECK(!bed.source.released);
+    CHECK(bed.source_records.status(Role::source) == RecordStatus::committing);
+    bed.receiver.reachable = true;
+    CHECK(bed.engine->settle() == Outcome::completed);
+    check_one_owner(bed, true);
+    gate.release();
+    bed.receiver.join();
+}
+
 TEST_CASE("a person resolves what the destination cannot answer", "[migration]") {
     Bed bed;
     fill(bed, {2});
