@@ -11,8 +11,12 @@ using migration::TlsTransport;
 using vmm::Result;
 
 TlsAdmission::TlsAdmission(const migration::TlsContext& context, std::optional<migration::TlsPeer> identity,
-                           const migration::SessionId& session, Admit admit)
-    : context_(context), identity_(std::move(identity)), session_(session), admit_(std::move(admit)) {
+                           const migration::SessionId& session, Admit admit, vmm::Duration limit)
+    : context_(context),
+      identity_(std::move(identity)),
+      session_(session),
+      admit_(std::move(admit)),
+      limit_(limit) {
 }
 
 TlsAdmission::~TlsAdmission() {
@@ -29,12 +33,13 @@ void TlsAdmission::take(vmm::UniqueFd socket, std::string peer) {
     const auto begin = [&]() -> Result<void> {
         auto connected = TRY(migration::ConnectedSocket::adopt(std::move(socket), std::move(peer)));
         auto transport = TRY(TlsTransport::server(std::move(connected), context_, identity_));
+        TlsTransport& tls = *transport;
+        const auto stream = std::make_shared<MessageStream>(std::move(transport));
         Pending& pending = pending_.emplace_back();
-        auto thread = vmm::start_thread(
-            "handshake", vmm::ThreadRole::migration,
-            [this, &pending, made = std::make_shared<std::unique_ptr<TlsTransport>>(std::move(transport))] {
-                serve(pending, std::move(*made));
-            });
+        // Before its thread runs: it can be shut from the first moment.
+        pending.stream = stream.get();
+        auto thread = vmm::start_thread("handshake", vmm::ThreadRole::migration,
+                                        [this, &pending, &tls, stream] { serve(pending, tls, *stream); });
         if (!thread) {
             pending_.pop_back();
             return vmm::Failure{std::move(thread).error()};
@@ -47,14 +52,8 @@ void TlsAdmission::take(vmm::UniqueFd socket, std::string peer) {
     }
 }
 
-void TlsAdmission::serve(Pending& pending, std::unique_ptr<TlsTransport> transport) {
-    TlsTransport& tls = *transport;
-    MessageStream stream{std::move(transport)};
-    {
-        const std::lock_guard lock{mutex_};
-        pending.stream = &stream;
-    }
-    const Result<Hello> hello = hear(tls, stream);
+void TlsAdmission::serve(Pending& pending, TlsTransport& transport, MessageStream& stream) {
+    const Result<Hello> hello = hear(transport, stream);
     {
         const std::lock_guard lock{mutex_};
         pending.stream = nullptr;
@@ -69,7 +68,7 @@ void TlsAdmission::serve(Pending& pending, std::unique_ptr<TlsTransport> transpo
 }
 
 Result<Hello> TlsAdmission::hear(TlsTransport& transport, MessageStream& stream) const {
-    const auto deadline = migration::Deadline::until(vmm::real_clock().now() + kLimit);
+    const auto deadline = migration::Deadline::until(vmm::real_clock().now() + limit_);
     TRY(transport.handshake(deadline));
     Hello hello = TRY(stream.expect<Hello>(deadline));
     const bool joins =

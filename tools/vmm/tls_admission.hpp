@@ -14,15 +14,15 @@ namespace tools {
 class TlsAdmission {
   public:
     static constexpr std::size_t kMaxPending = 16;
-    static constexpr vmm::Duration kLimit = std::chrono::seconds{5};  // handshake and Hello
+    static constexpr vmm::Duration kLimit = std::chrono::seconds{5};
 
     // Gets who has a certificate and belongs to the session by its own word: the secret is still to be
     // compared. On the thread of the connection.
     using Admit = std::function<void(const migration::Hello&, std::unique_ptr<migration::Transport>)>;
 
-    // The context must outlive it.
+    // The context must outlive it. `limit`: for handshake and Hello together.
     TlsAdmission(const migration::TlsContext& context, std::optional<migration::TlsPeer> identity,
-                 const migration::SessionId& session, Admit admit);
+                 const migration::SessionId& session, Admit admit, vmm::Duration limit = kLimit);
     // Ends those that are not admitted yet.
     ~TlsAdmission();
     TlsAdmission(const TlsAdmission&) = delete;
@@ -38,7 +38,7 @@ class TlsAdmission {
         std::thread thread;
     };
 
-    void serve(Pending& pending, std::unique_ptr<migration::TlsTransport> transport);
+    void serve(Pending& pending, migration::TlsTransport& transport, migration::MessageStream& stream);
     vmm::Result<migration::Hello> hear(migration::TlsTransport& transport,
                                        migration::MessageStream& stream) const;
     void end_oldest();
@@ -48,6 +48,7 @@ class TlsAdmission {
     const std::optional<migration::TlsPeer> identity_;
     const migration::SessionId session_;
     const Admit admit_;
+    const vmm::Duration limit_;
     std::mutex mutex_;
     std::list<Pending> pending_;  // oldest first; the list is take()'s thread's
 };

@@ -1,8 +1,6 @@
 #include "migration/transport_tls.hpp"
 
 #include <openssl/ssl.h>
-#include <poll.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -13,23 +11,15 @@
 #include "migration/message_stream.hpp"
 #include "migration/tls_preamble.hpp"
 #include "tests/support/certificates.hpp"
+#include "tests/support/loopback.hpp"
 
 using namespace migration;
 using namespace std::chrono_literals;
+using tests::Folder;
+using tests::Sockets;
 using vmm::Code;
 
 namespace {
-
-struct Folder {
-    Folder() {
-        std::string pattern = (std::filesystem::temp_directory_path() / "godwit-tls-XXXXXX").string();
-        REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-        path = pattern;
-        ::signal(SIGPIPE, SIG_IGN);  // as vmm does
-    }
-    ~Folder() { std::filesystem::remove_all(path); }
-    std::filesystem::path path;
-};
 
 std::shared_ptr<const TlsContext> context_in(const std::filesystem::path& directory) {
     auto context = TlsContext::load(directory.string());
@@ -37,22 +27,6 @@ std::shared_ptr<const TlsContext> context_in(const std::filesystem::path& direct
     REQUIRE(context);
     return *context;
 }
-
-struct Sockets {
-    Sockets() {
-        auto listener = Listener::listen({"127.0.0.1", "0"});
-        REQUIRE(listener);
-        auto connected = connect_to(listener->address, Reach::this_host, {});
-        REQUIRE(connected);
-        client = std::make_unique<ConnectedSocket>(std::move(*connected));
-        pollfd entry{listener->socket.get(), POLLIN, 0};
-        REQUIRE(::poll(&entry, 1, 10'000) == 1);
-        server = vmm::UniqueFd{::accept4(listener->socket.get(), nullptr, nullptr, SOCK_CLOEXEC)};
-        REQUIRE(server);
-    }
-    std::unique_ptr<ConnectedSocket> client;
-    vmm::UniqueFd server;
-};
 
 Hello hello() {
     return {{kProtocolVersion}, Purpose::data, {1, 2, 3}, {4, 5, 6}, 7};
