@@ -53,6 +53,17 @@ def wait_for(condition):
         select.select([], [], [], 0.005)
 
 
+def wait_closed(connection):
+    """Until the other side has closed a connection that has not said enough to be answered."""
+    connection.settimeout(DEADLINE)
+    try:
+        check(connection.recv(1) == b"", "a stranger is answered")
+    except TimeoutError:
+        raise Failure("a stranger's connection is kept") from None
+    except ConnectionResetError:
+        pass
+
+
 def kvm_reason():
     """Why /dev/kvm cannot be used here; empty if it can."""
     try:

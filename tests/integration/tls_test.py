@@ -163,12 +163,14 @@ def preamble(purpose, session):
 
 
 def silent_strangers_stop_nothing(options):
-    """Connections that say nothing, too little, or something else."""
+    """Connections that say nothing, too little, or something else: a guest gets past them, and they are dropped."""
     with TlsBed(options) as bed, contextlib.ExitStack() as open_sockets:
         listener = bed.b.receive(*bed.tls("b"))
         host, port = listener.address.removeprefix("tcp:").rsplit(":", 1)
+        strangers = []
         for index in range(40):
             stranger = open_sockets.enter_context(socket.create_connection((host, int(port))))
+            strangers.append(stranger)
             stranger.sendall((b"", b"GWT1", preamble(0, bytes(16)), bytes(2000), b"\x16\x03\x01\x02\x00")[index % 5])
         context = ssl.create_default_context(cafile=bed.directory / "certs" / "ca" / "cert.pem")
         with socket.create_connection((host, int(port))) as raw:
@@ -181,6 +183,8 @@ def silent_strangers_stop_nothing(options):
         guest.serial.expect("ready")
         bed.a.migrate(listener.address, *bed.tls("a"))
         bed.b.serial().ask("status")
+        for stranger in strangers:
+            harness.wait_closed(stranger)
 
 
 def an_arrived_guest_hears_no_strangers(options):
