@@ -20,10 +20,6 @@ using vmm::UniqueFd;
 
 namespace {
 
-TimePoint now() {
-    return vmm::real_clock().now();
-}
-
 template <typename T>
 Result<void> set_option(int socket, int level, int name, T value, const char* text) {
     if (::setsockopt(socket, level, name, &value, sizeof value) != 0) {
@@ -69,7 +65,7 @@ Result<ConnectedSocket> ConnectedSocket::adopt(UniqueFd socket, std::string peer
 }
 
 Result<void> ConnectedSocket::check_time(const Deadline& deadline) const {
-    if (deadline.at && now() >= *deadline.at) {
+    if (deadline.at && vmm::real_clock().now() >= *deadline.at) {
         return fail(Code::timeout, "{} was too slow", peer_);
     }
     return {};
@@ -77,7 +73,7 @@ Result<void> ConnectedSocket::check_time(const Deadline& deadline) const {
 
 Result<void> ConnectedSocket::wait_for(Step step, const Deadline& deadline, TimePoint& last_progress) const {
     if (step == Step::moved) {
-        last_progress = now();
+        last_progress = vmm::real_clock().now();
         return {};
     }
     return wait(step == Step::writable ? POLLOUT : POLLIN, deadline, last_progress);
@@ -88,7 +84,7 @@ Result<void> ConnectedSocket::wait(short events, const Deadline& deadline, TimeP
     // progress.
     std::uint64_t acknowledged = events == POLLOUT ? info_of(socket_.get()).tcpi_bytes_acked : UINT64_MAX;
     for (;;) {
-        const TimePoint at = now();
+        const TimePoint at = vmm::real_clock().now();
         TimePoint until = deadline.at.value_or(TimePoint::max());
         if (deadline.progress != vmm::Duration::max()) {
             until = std::min(until, last_progress + deadline.progress);

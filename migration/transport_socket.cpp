@@ -20,10 +20,6 @@ using vmm::UniqueFd;
 
 namespace {
 
-TimePoint now() {
-    return vmm::real_clock().now();
-}
-
 struct FreeAddrinfo {
     void operator()(addrinfo* list) const { ::freeaddrinfo(list); }
 };
@@ -103,7 +99,7 @@ Result<ConnectedSocket> connect_to(const Address& address, Reach reach, const De
         }
         int error = ::connect(socket.get(), entry->ai_addr, entry->ai_addrlen) == 0 ? 0 : errno;
         if (error == EINPROGRESS) {
-            const TimePoint start = now();
+            const TimePoint start = vmm::real_clock().now();
             TimePoint until = deadline.at.value_or(TimePoint::max());
             if (deadline.progress != vmm::Duration::max()) {
                 until = std::min(until, start + deadline.progress);
@@ -111,7 +107,8 @@ Result<ConnectedSocket> connect_to(const Address& address, Reach reach, const De
             int ready = 0;
             do {
                 const auto left =
-                    std::chrono::duration_cast<std::chrono::milliseconds>(until - now()).count();
+                    std::chrono::duration_cast<std::chrono::milliseconds>(until - vmm::real_clock().now())
+                        .count();
                 pollfd poll_entry{socket.get(), POLLOUT, 0};
                 ready = ::poll(&poll_entry, 1, static_cast<int>(std::clamp<long long>(left, 0, INT_MAX)));
             } while (ready < 0 && errno == EINTR);

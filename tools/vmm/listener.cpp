@@ -20,10 +20,6 @@ using vmm::TimePoint;
 
 namespace {
 
-TimePoint now() {
-    return vmm::real_clock().now();
-}
-
 std::string peer_text(const sockaddr_storage& address, socklen_t length) {
     std::array<char, NI_MAXHOST> host;
     std::array<char, NI_MAXSERV> port;

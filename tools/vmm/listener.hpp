@@ -101,6 +101,7 @@ class Listener {
           records_(std::move(records)),
           boot_id_(boot_id) {}
 
+    static vmm::TimePoint now() { return vmm::real_clock().now(); }
     void wait();
     void serve_signals();
     void serve_sessions();

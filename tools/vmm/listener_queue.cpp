@@ -16,10 +16,6 @@ using migration::Purpose;
 
 namespace {
 
-vmm::TimePoint now() {
-    return vmm::real_clock().now();
-}
-
 bool has_left(const vmm::UniqueFd& socket) {
     pollfd entry{socket.get(), POLLRDHUP, 0};
     return ::poll(&entry, 1, 0) > 0;

@@ -24,10 +24,6 @@ constexpr vmm::Duration kAnswerLimit = std::chrono::seconds{2};
 constexpr vmm::Duration kResolveLimit = std::chrono::seconds{15};
 constexpr std::size_t kMaxReleased = 256;
 
-vmm::TimePoint now() {
-    return vmm::real_clock().now();
-}
-
 // The header of glibc 2.36 declares pidfd_open() for C only.
 int pidfd_of(pid_t pid) {
     return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
