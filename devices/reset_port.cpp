@@ -4,7 +4,7 @@ namespace devices {
 
 namespace {
 
-constexpr std::uint64_t kData = 0;
+constexpr std::uint64_t kResetData = 0;
 constexpr std::uint64_t kCommand = 4;  // reads as status
 constexpr std::byte kPulseReset{0xfe};
 
@@ -12,7 +12,7 @@ constexpr std::byte kPulseReset{0xfe};
 
 void ResetPort::read(std::uint64_t offset, std::span<std::byte> data) {
     for (std::byte& value : data) {
-        value = offset == kData || offset == kCommand ? std::byte{0} : std::byte{0xff};
+        value = offset == kResetData || offset == kCommand ? std::byte{0} : std::byte{0xff};
         ++offset;
     }
 }

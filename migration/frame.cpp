@@ -14,7 +14,7 @@ using vmm::Result;
 
 namespace {
 
-constexpr std::uint32_t kMagic = 0x314d5747;  // "GWM1"
+constexpr std::uint32_t kFrameMagic = 0x314d5747;  // "GWM1"
 constexpr std::size_t kBodyChecksumOffset = 16;
 constexpr std::size_t kHeaderChecksumOffset = 24;
 
@@ -65,7 +65,7 @@ vmm::Bytes encode_frame(const Message& message, std::size_t payload_bytes) {
         message);
     VERIFY(payload_bytes <= max_payload(type));
     const std::span<const std::byte> body = std::span{frame}.subspan(kFrameHeaderBytes);
-    vmm::store_le(frame.data(), kMagic);
+    vmm::store_le(frame.data(), kFrameMagic);
     vmm::store_le(frame.data() + 4, static_cast<std::uint16_t>(type));
     vmm::store_le(frame.data() + 6, std::uint16_t{0});
     vmm::store_le(frame.data() + 8, static_cast<std::uint32_t>(body.size()));
@@ -77,7 +77,7 @@ vmm::Bytes encode_frame(const Message& message, std::size_t payload_bytes) {
 }
 
 Result<void> check_magic(std::span<const std::byte, kMagicBytes> raw) {
-    if (vmm::load_le<std::uint32_t>(raw.data()) != kMagic) {
+    if (vmm::load_le<std::uint32_t>(raw.data()) != kFrameMagic) {
         return fail(Code::foreign, "something else than the other side of a migration answers");
     }
     return {};

@@ -26,7 +26,7 @@ using vmm::UniqueFd;
 
 namespace {
 
-constexpr std::uint64_t kMagic = 0x3143'4552'5457'4447;  // "GDWTREC1"
+constexpr std::uint64_t kRecordMagic = 0x3143'4552'5457'4447;  // "GDWTREC1"
 constexpr std::size_t kSector = RecordDirectory::kSectorBytes;
 constexpr std::size_t kHashOffset = kSector - sizeof(std::uint64_t);
 constexpr std::time_t kKeepSeconds = 24 * 60 * 60;
@@ -98,7 +98,7 @@ std::string_view name_of(RecordStatus status) {
 Bytes encode_sector(const Record& record) {
     Bytes sector;
     vmm::ByteWriter out{sector};
-    out.put(kMagic);
+    out.put(kRecordMagic);
     const Bytes body = vmm::encode(record);
     out.put(static_cast<std::uint16_t>(body.size()));
     out.put(body);
@@ -113,7 +113,7 @@ Result<Record> decode_sector(std::span<const std::byte> sector) {
     std::uint64_t magic = 0;
     std::uint16_t size = 0;
     std::span<const std::byte> body;
-    if (sector.size() != kSector || !in.get(magic) || magic != kMagic || !in.get(size) ||
+    if (sector.size() != kSector || !in.get(magic) || magic != kRecordMagic || !in.get(size) ||
         !in.get(size, body)) {
         return fail(Code::corrupt, "this is not a handover record");
     }

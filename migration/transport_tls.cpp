@@ -14,7 +14,7 @@ namespace migration {
 using vmm::Code;
 using vmm::Result;
 using Direction = ConnectedSocket::Direction;
-using Step = ConnectedSocket::Step;
+using SocketStep = ConnectedSocket::Step;
 using Needs = TlsChannel::Needs;
 
 namespace {
@@ -24,8 +24,8 @@ constexpr std::size_t kRecord = 16 << 10;
 // Encrypted at a time, so that it is still in the cache when the kernel copies it.
 constexpr std::size_t kBatch = std::size_t{256} << 10;
 
-Step step_of(Needs needs) {
-    return needs == Needs::writable ? Step::writable : Step::readable;
+SocketStep step_of(Needs needs) {
+    return needs == Needs::writable ? SocketStep::writable : SocketStep::readable;
 }
 
 }  // namespace
@@ -65,9 +65,9 @@ Result<void> TlsTransport::check_established() const {
 }
 
 Result<void> TlsTransport::handshake(const Deadline& deadline) {
-    const auto step = [&]() -> Result<Step> {
+    const auto step = [&]() -> Result<SocketStep> {
         const Needs needs = TRY(channel_->handshake());
-        return needs == Needs::nothing ? Step::done : step_of(needs);
+        return needs == Needs::nothing ? SocketStep::done : step_of(needs);
     };
     TRY(socket_.drive(deadline, step));
     established();
@@ -94,12 +94,12 @@ Result<void> TlsTransport::introduce(const Hello& hello, const Deadline& deadlin
 Result<void> TlsTransport::check_plain_answer(const Deadline& deadline) const {
     std::array<std::byte, kFrameHeaderBytes> raw;
     ssize_t seen = 0;
-    TRY(socket_.drive(deadline, [&]() -> Result<Step> {
+    TRY(socket_.drive(deadline, [&]() -> Result<SocketStep> {
         seen = ::recv(socket_.fd(), raw.data(), raw.size(), MSG_PEEK);
         if (seen < 0 && errno != EAGAIN && errno != EINTR) {
             return vmm::Failure{socket_.broken(errno)};
         }
-        return seen < 0 ? Step::readable : Step::done;
+        return seen < 0 ? SocketStep::readable : SocketStep::done;
     }));
     // As frames begin, and no TLS record does.
     if (seen == 0 || raw[0] != std::byte{'G'}) {
@@ -189,7 +189,7 @@ Result<void> TlsTransport::receive(std::span<const iovec> parts, const Deadline&
     if (remaining.done()) {
         return {};
     }
-    return socket_.drive(deadline, [&]() -> Result<Step> {
+    return socket_.drive(deadline, [&]() -> Result<SocketStep> {
         const iovec& part = remaining.front();
         TlsChannel::Moved moved;
         {
@@ -200,7 +200,7 @@ Result<void> TlsTransport::receive(std::span<const iovec> parts, const Deadline&
             return step_of(moved.needs);
         }
         remaining.advance(moved.bytes);
-        return remaining.done() ? Step::done : Step::moved;
+        return remaining.done() ? SocketStep::done : SocketStep::moved;
     });
 }
 

@@ -17,7 +17,7 @@ constexpr std::uint64_t kFeatureFlush = std::uint64_t{1} << 9;
 constexpr std::uint64_t kFeatureDiscard = std::uint64_t{1} << 13;
 constexpr std::uint64_t kFeatureWriteZeroes = std::uint64_t{1} << 14;
 
-constexpr std::array<std::uint16_t, 1> kQueueSizes{256};
+constexpr std::array<std::uint16_t, 1> kBlkQueueSizes{256};
 
 // What fallocate(2) says where the file system has no such thing, or not for blocks as small as these.
 bool cannot(int result) {
@@ -57,7 +57,7 @@ std::uint64_t Blk::features() const {
 }
 
 std::span<const std::uint16_t> Blk::queue_sizes() const {
-    return kQueueSizes;
+    return kBlkQueueSizes;
 }
 
 Result<void> Blk::attach(Transport& transport) {

@@ -12,16 +12,16 @@ using vmm::Result;
 namespace {
 
 // 5.3.2
-constexpr unsigned kReceive = 0;
-constexpr unsigned kTransmit = 1;
-constexpr std::array<std::uint16_t, 2> kQueueSizes{64, 64};
+constexpr unsigned kConsoleReceive = 0;
+constexpr unsigned kConsoleTransmit = 1;
+constexpr std::array<std::uint16_t, 2> kConsoleQueueSizes{64, 64};
 constexpr std::size_t kPieceBytes = 4096;
 constexpr vmm::Duration kLookAgain = std::chrono::milliseconds{2};
 
 }  // namespace
 
 std::span<const std::uint16_t> Console::queue_sizes() const {
-    return kQueueSizes;
+    return kConsoleQueueSizes;
 }
 
 Result<void> Console::attach(Transport& transport) {
@@ -49,11 +49,11 @@ bool Console::flush(vmm::Duration limit) {
 }
 
 void Console::process(unsigned queue) {
-    if (queue == kReceive) {
-        if (const auto asked = transport_->queue(kReceive).ask_for_notification(); !asked) {
+    if (queue == kConsoleReceive) {
+        if (const auto asked = transport_->queue(kConsoleReceive).ask_for_notification(); !asked) {
             return transport_->needs_reset(asked.error());
         }
-    } else if (const auto taken = serve_requests(*transport_, kTransmit,
+    } else if (const auto taken = serve_requests(*transport_, kConsoleTransmit,
                                                  [this](const Chain& chain) { return take_output(chain); });
                !taken) {
         return transport_->needs_reset(taken.error());
@@ -79,7 +79,7 @@ Result<void> Console::take_output(const Chain& chain) {
     if (listener_ == Listener::none) {
         output_.clear();
     }
-    return transport_->queue(kTransmit).push(chain.head, 0);
+    return transport_->queue(kConsoleTransmit).push(chain.head, 0);
 }
 
 bool Console::transmit(const std::function<std::size_t(std::span<const std::byte>)>& deliver) {
@@ -99,7 +99,7 @@ bool Console::transmit(const std::function<std::size_t(std::span<const std::byte
 bool Console::receive(const std::function<std::size_t(std::span<std::byte>)>& fetch) {
     bool called = false;
     transport_->locked([&] {
-        if (!transport_->active() || !transport_->queue(kReceive).state().ready) {
+        if (!transport_->active() || !transport_->queue(kConsoleReceive).state().ready) {
             return;
         }
         const auto given = give_input(fetch);
@@ -107,14 +107,14 @@ bool Console::receive(const std::function<std::size_t(std::span<std::byte>)>& fe
             return transport_->needs_reset(given.error());
         }
         called = *given;
-        transport_->used(kReceive);
+        transport_->used(kConsoleReceive);
     });
     return called;
 }
 
 // One buffer of the guest. False: there is none; the back end is woken when there is.
 Result<bool> Console::give_input(const std::function<std::size_t(std::span<std::byte>)>& fetch) {
-    VirtQueue& queue = transport_->queue(kReceive);
+    VirtQueue& queue = transport_->queue(kConsoleReceive);
     auto chain = TRY(queue.pop());
     if (!chain && TRY(queue.ask_for_notification())) {
         chain = TRY(queue.pop());

@@ -21,15 +21,15 @@ constexpr std::uint64_t kGuestTso6 = std::uint64_t{1} << 8;
 constexpr std::uint64_t kHostTso4 = std::uint64_t{1} << 11;
 constexpr std::uint64_t kHostTso6 = std::uint64_t{1} << 12;
 constexpr std::uint64_t kMrgRxbuf = std::uint64_t{1} << 15;
-constexpr std::uint64_t kStatus = std::uint64_t{1} << 16;
+constexpr std::uint64_t kLinkStatus = std::uint64_t{1} << 16;
 constexpr std::uint64_t kCtrlVq = std::uint64_t{1} << 17;
 constexpr std::uint64_t kGuestAnnounce = std::uint64_t{1} << 21;
 
 // 5.1.2
-constexpr unsigned kReceive = 0;
-constexpr unsigned kTransmit = 1;
+constexpr unsigned kNetReceive = 0;
+constexpr unsigned kNetTransmit = 1;
 constexpr unsigned kControl = 2;
-constexpr std::array<std::uint16_t, 3> kQueueSizes{256, 256, 64};
+constexpr std::array<std::uint16_t, 3> kNetQueueSizes{256, 256, 64};
 
 // 5.1.4: the configuration is the address, then the status.
 constexpr std::size_t kStatusAt = 6;
@@ -94,12 +94,12 @@ void Net::set_announce(bool on) {
 }
 
 std::uint64_t Net::features() const {
-    return kCsum | kGuestCsum | kMac | kGuestTso4 | kGuestTso6 | kHostTso4 | kHostTso6 | kMrgRxbuf | kStatus |
-           kCtrlVq | kGuestAnnounce;
+    return kCsum | kGuestCsum | kMac | kGuestTso4 | kGuestTso6 | kHostTso4 | kHostTso6 | kMrgRxbuf |
+           kLinkStatus | kCtrlVq | kGuestAnnounce;
 }
 
 std::span<const std::uint16_t> Net::queue_sizes() const {
-    return kQueueSizes;
+    return kNetQueueSizes;
 }
 
 Result<void> Net::attach(Transport& transport) {
@@ -125,11 +125,11 @@ void Net::accept(std::uint64_t features) {
 void Net::process(unsigned queue) {
     Result<void> served;
     switch (queue) {
-        case kReceive:
+        case kNetReceive:
             tap_watch_.set_interest(tap_failed_ ? 0U : std::uint32_t{EPOLLIN});
             served = receive();
             break;
-        case kTransmit:
+        case kNetTransmit:
             served =
                 serve_requests(*transport_, queue, [this](const Chain& chain) { return transmit(chain); });
             break;
@@ -145,14 +145,14 @@ void Net::process(unsigned queue) {
 }
 
 void Net::on_tap() {
-    if (!transport_->active() || !transport_->queue(kReceive).state().ready) {
+    if (!transport_->active() || !transport_->queue(kNetReceive).state().ready) {
         tap_watch_.set_interest(0);  // until process() is called again
         return;
     }
     if (auto served = receive(); !served) {
         return transport_->needs_reset(served.error());
     }
-    transport_->used(kReceive);
+    transport_->used(kNetReceive);
 }
 
 void Net::drop_stale() {
@@ -211,7 +211,7 @@ bool Net::fetch() {
 
 // With MRG_RXBUF a frame may take several buffers; without, one that is too small loses it (5.1.6.3.2).
 Result<bool> Net::gather_buffers() {
-    VirtQueue& queue = transport_->queue(kReceive);
+    VirtQueue& queue = transport_->queue(kNetReceive);
     const bool several = (features_ & kMrgRxbuf) != 0;
     buffers_.clear();
     std::size_t room = 0;
@@ -238,7 +238,7 @@ Result<bool> Net::deliver() {
     if (!TRY(gather_buffers())) {
         return false;
     }
-    VirtQueue& queue = transport_->queue(kReceive);
+    VirtQueue& queue = transport_->queue(kNetReceive);
     vmm::store_le(received_.data() + kNumBuffersAt, static_cast<std::uint16_t>(buffers_.size()));
     std::size_t done = 0;
     for (const Buffer& buffer : buffers_) {
@@ -260,7 +260,7 @@ Result<void> Net::transmit(const Chain& chain) {
     if (size == chain.readable.size()) {
         tap_.write(std::span{sent_}.first(size));
     }
-    return transport_->queue(kTransmit).push(chain.head, 0);
+    return transport_->queue(kNetTransmit).push(chain.head, 0);
 }
 
 Result<void> Net::control(const Chain& chain) {

@@ -12,14 +12,14 @@ using vmm::Result;
 
 namespace {
 
-constexpr std::array<std::uint16_t, 1> kQueueSizes{64};
+constexpr std::array<std::uint16_t, 1> kRngQueueSizes{64};
 // 5.4.6.1: less than was asked for is legal, so that a request is short work.
 constexpr std::size_t kMaxBytes = 4096;
 
 }  // namespace
 
 std::span<const std::uint16_t> Rng::queue_sizes() const {
-    return kQueueSizes;
+    return kRngQueueSizes;
 }
 
 Result<void> Rng::attach(Transport& transport) {

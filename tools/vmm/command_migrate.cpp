@@ -127,7 +127,7 @@ void print_report(const json& report, const std::string& name, const migration::
 }
 
 // The report of a migration that never began: nobody was asked, or the guest's process says so, in its words.
-json refusal(const migration::Reason& reason) {
+json failed_report(const migration::Reason& reason) {
     migration::Report report;
     report.outcome = migration::Outcome::failed;
     report.reasons = {reason};
@@ -170,9 +170,9 @@ int migrate(const MigrateOptions& options) {
     if (begun) {
         report = field(*reply, "report");
     } else if (reply) {
-        report = refusal(reason_of(field(*reply, "error")));
+        report = failed_report(reason_of(field(*reply, "error")));
     } else {
-        report = asked ? lost(reply.error(), name) : refusal(reason_of(reply.error(), name));
+        report = asked ? lost(reply.error(), name) : failed_report(reason_of(reply.error(), name));
     }
     if (options.client.json) {
         print("{}\n", line_of(report));

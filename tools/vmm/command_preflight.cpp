@@ -36,7 +36,7 @@ void print_preflight(const json& preflight) {
 }
 
 // The answer of a guest that could not be asked, or that does not migrate now.
-json refusal(const migration::Reason& reason) {
+json refused_preflight(const migration::Reason& reason) {
     json object{{"would_migrate", false},
                 {"reasons", json::array({migration::to_json(reason)})},
                 {"warnings", json::array()}};
@@ -54,8 +54,8 @@ int preflight(const PreflightOptions& options) {
     if (answered) {
         result = field(*answer.reply, "preflight");
     } else {
-        result = refusal(answer.reply ? reason_of(field(*answer.reply, "error"))
-                                      : reason_of(answer.reply.error(), options.client.name));
+        result = refused_preflight(answer.reply ? reason_of(field(*answer.reply, "error"))
+                                                : reason_of(answer.reply.error(), options.client.name));
     }
     if (!answered && !options.client.json) {
         log_line("preflight: {}",

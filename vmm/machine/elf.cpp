@@ -12,7 +12,7 @@ namespace vmm {
 
 namespace {
 
-constexpr std::array<std::byte, 4> kMagic{std::byte{0x7f}, std::byte{'E'}, std::byte{'L'}, std::byte{'F'}};
+constexpr std::array<std::byte, 4> kElfMagic{std::byte{0x7f}, std::byte{'E'}, std::byte{'L'}, std::byte{'F'}};
 constexpr std::size_t kIdentBytes = 16;
 constexpr std::size_t kClassAt = 4;
 constexpr std::size_t kOrderAt = 5;
@@ -156,7 +156,8 @@ Result<void> parse_notes(std::span<const std::byte> notes, std::size_t alignment
 }  // namespace
 
 bool is_elf(std::span<const std::byte> file) {
-    return file.size() >= kMagic.size() && std::memcmp(file.data(), kMagic.data(), kMagic.size()) == 0;
+    return file.size() >= kElfMagic.size() &&
+           std::memcmp(file.data(), kElfMagic.data(), kElfMagic.size()) == 0;
 }
 
 Result<ElfFile> parse_elf(std::span<const std::byte> file) {

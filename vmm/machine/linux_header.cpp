@@ -26,7 +26,7 @@ constexpr std::size_t kInitSize = 0x260;
 constexpr std::size_t kLeastHeaderEnd = kInitSize + 4;
 constexpr std::size_t kMostHeaderEnd = 0x290;  // what the zero page has room for
 
-constexpr std::uint32_t kMagic = 0x53726448;  // "HdrS"
+constexpr std::uint32_t kLinuxMagic = 0x53726448;  // "HdrS"
 constexpr std::uint16_t kLeastVersion = 0x20c;
 constexpr std::uint8_t kLoadedHigh = 1U << 0;
 constexpr std::uint16_t kKernel64 = 1U << 0;  // XLF_KERNEL_64
@@ -61,7 +61,7 @@ Result<std::uint64_t> load_address(std::span<const std::byte> file) {
 }  // namespace
 
 bool is_linux(std::span<const std::byte> file) {
-    return file.size() >= kMagicAt + sizeof kMagic && at<std::uint32_t>(file, kMagicAt) == kMagic;
+    return file.size() >= kMagicAt + sizeof kLinuxMagic && at<std::uint32_t>(file, kMagicAt) == kLinuxMagic;
 }
 
 Result<LinuxHeader> parse_linux_header(std::span<const std::byte> file) {

@@ -25,8 +25,8 @@ constexpr std::uint32_t kInfoCommandLine = 1U << 2;
 constexpr std::uint32_t kInfoModules = 1U << 3;
 constexpr std::uint32_t kInfoMap = 1U << 6;
 constexpr std::uint32_t kInfoLoaderName = 1U << 9;
-constexpr std::uint32_t kMapEntryBytes = 24;
-constexpr std::uint32_t kModuleBytes = 16;
+constexpr std::uint32_t kMultibootMapEntryBytes = 24;
+constexpr std::uint32_t kMultibootModuleBytes = 16;
 constexpr std::string_view kLoaderName = "Godwit";
 
 std::uint32_t word(std::span<const std::byte> file, std::size_t at) {
@@ -43,8 +43,8 @@ Bytes information(std::uint64_t base, const std::vector<MapEntry>& map, std::str
                   const Module& initrd) {
     const bool has_module = initrd.size != 0;
     const auto modules_at = static_cast<std::uint32_t>(base + kInfoBytes);
-    const std::uint32_t map_at = modules_at + (has_module ? kModuleBytes : 0);
-    const auto map_bytes = static_cast<std::uint32_t>(map.size() * kMapEntryBytes);
+    const std::uint32_t map_at = modules_at + (has_module ? kMultibootModuleBytes : 0);
+    const auto map_bytes = static_cast<std::uint32_t>(map.size() * kMultibootMapEntryBytes);
     const std::uint32_t line_at = map_at + map_bytes;
     const auto name_at = static_cast<std::uint32_t>(line_at + command_line.size() + 1);
     Bytes bytes(kInfoBytes);
@@ -71,7 +71,7 @@ Bytes information(std::uint64_t base, const std::vector<MapEntry>& map, std::str
         out.put(std::uint32_t{0});  // reserved
     }
     for (const MapEntry& entry : map) {
-        out.put(kMapEntryBytes - std::uint32_t{4});  // the size field does not count itself
+        out.put(kMultibootMapEntryBytes - std::uint32_t{4});  // the size field does not count itself
         out.put(entry.start);
         out.put(entry.size);
         out.put(static_cast<std::uint32_t>(entry.type));

@@ -8,15 +8,15 @@ namespace {
 constexpr std::uint32_t kStartMagic = 0x336ec578;
 constexpr std::uint32_t kStartVersion = 1;  // the first with a memory map
 constexpr std::size_t kStartBytes = 56;
-constexpr std::size_t kMapEntryBytes = 24;
-constexpr std::size_t kModuleBytes = 32;
+constexpr std::size_t kPvhMapEntryBytes = 24;
+constexpr std::size_t kPvhModuleBytes = 32;
 
 // hvm_start_info, the module list, the memory map and the command line, as they lie at `base`.
 Bytes start_info(std::uint64_t base, const std::vector<MapEntry>& map, std::string_view command_line,
                  const Module& initrd) {
     const bool has_module = initrd.size != 0;
     const std::uint64_t list_at = base + kStartBytes;
-    const std::uint64_t map_at = list_at + (has_module ? kModuleBytes : 0);
+    const std::uint64_t map_at = list_at + (has_module ? kPvhModuleBytes : 0);
     Bytes bytes;
     ByteWriter out{bytes};
     out.put(kStartMagic);
@@ -24,7 +24,7 @@ Bytes start_info(std::uint64_t base, const std::vector<MapEntry>& map, std::stri
     out.put(std::uint32_t{0});                         // flags
     out.put(std::uint32_t{has_module ? 1U : 0U});      // nr_modules
     out.put(has_module ? list_at : std::uint64_t{0});  // modlist_paddr
-    out.put(map_at + map.size() * kMapEntryBytes);     // cmdline_paddr
+    out.put(map_at + map.size() * kPvhMapEntryBytes);  // cmdline_paddr
     out.put(kRsdpAddress);                             // rsdp_paddr
     out.put(map_at);                                   // memmap_paddr
     out.put(static_cast<std::uint32_t>(map.size()));   // memmap_entries
