@@ -8,8 +8,7 @@
 
 namespace tests {
 
-namespace {
-
+// Not in the anonymous namespace: Authority::Parts has linkage.
 struct Free {
     void operator()(X509* object) const { X509_free(object); }
     void operator()(EVP_PKEY* object) const { EVP_PKEY_free(object); }
@@ -18,6 +17,8 @@ struct Free {
 using Certificate = std::unique_ptr<X509, Free>;
 using Key = std::unique_ptr<EVP_PKEY, Free>;
 using File = std::unique_ptr<std::FILE, Free>;
+
+namespace {
 
 void extend(X509* certificate, X509* issuer, int kind, const std::string& value) {
     X509V3_CTX context;

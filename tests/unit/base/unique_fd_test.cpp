@@ -19,7 +19,7 @@ UniqueFd open_null() {
     return UniqueFd{::open("/dev/null", O_RDWR | O_CLOEXEC)};
 }
 
-bool ready(const WakeFd& wake) {
+bool is_ready(const WakeFd& wake) {
     pollfd poll{wake.fd(), POLLIN, 0};
     return ::poll(&poll, 1, 0) == 1;
 }
@@ -71,11 +71,11 @@ TEST_CASE("a duplicate is independent and not inherited by a child", "[base]") {
 TEST_CASE("a wake is seen until it is cleared, and clearing without one does not block", "[base]") {
     auto wake = WakeFd::create();
     REQUIRE(wake);
-    CHECK(!ready(*wake));
+    CHECK(!is_ready(*wake));
     wake->clear();
     wake->wake();
     wake->wake();
-    CHECK(ready(*wake));
+    CHECK(is_ready(*wake));
     wake->clear();
-    CHECK(!ready(*wake));
+    CHECK(!is_ready(*wake));
 }

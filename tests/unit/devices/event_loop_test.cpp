@@ -15,8 +15,8 @@ using vmm::UniqueFd;
 
 namespace {
 
-struct Pair {
-    Pair() {
+struct PokePair {
+    PokePair() {
         std::array<int, 2> fds{};
         REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds.data()) == 0);
         near = UniqueFd{fds[0]};
@@ -37,7 +37,7 @@ std::unique_ptr<EventLoop> make_loop() {
 
 TEST_CASE("a handler runs while its descriptor is ready", "[devices]") {
     const auto loop = make_loop();
-    const Pair pair;
+    const PokePair pair;
     int calls = 0;
     auto watch = loop->watch(pair.near.get(), EPOLLIN, [&](std::uint32_t events) {
         CHECK((events & EPOLLIN) != 0);
@@ -74,7 +74,7 @@ TEST_CASE("posted functions run in order on the loop's thread, from any thread",
 
 TEST_CASE("a watch may end inside its own handler", "[devices]") {
     const auto loop = make_loop();
-    const Pair pair;
+    const PokePair pair;
     int calls = 0;
     EventLoop::Watch watch;
     auto made = loop->watch(pair.near.get(), EPOLLIN, [&, keep = std::string(100, 'x')](std::uint32_t) {
@@ -92,8 +92,8 @@ TEST_CASE("a watch may end inside its own handler", "[devices]") {
 
 TEST_CASE("a handler may end the watch of another descriptor that is ready too", "[devices]") {
     const auto loop = make_loop();
-    const Pair a;
-    const Pair b;
+    const PokePair a;
+    const PokePair b;
     int calls = 0;
     EventLoop::Watch watch_a;
     EventLoop::Watch watch_b;
@@ -113,7 +113,7 @@ TEST_CASE("a handler may end the watch of another descriptor that is ready too",
 
 TEST_CASE("a watch without interest is silent even when the peer has gone", "[devices]") {
     const auto loop = make_loop();
-    Pair pair;
+    PokePair pair;
     int calls = 0;
     auto watch = loop->watch(pair.near.get(), 0, [&](std::uint32_t) {
         ++calls;
@@ -140,7 +140,7 @@ TEST_CASE("no handler runs once its watch has ended on another thread", "[device
     const auto loop = make_loop();
     std::thread runner{[&] { (void)loop->run(); }};
     for (int i = 0; i < 200; ++i) {
-        const Pair pair;
+        const PokePair pair;
         std::atomic<bool> alive = true;
         std::atomic<bool> called = false;
         auto watch = loop->watch(pair.near.get(), EPOLLIN, [&](std::uint32_t) {

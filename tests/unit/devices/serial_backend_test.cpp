@@ -31,7 +31,7 @@ using namespace std::chrono_literals;
 namespace {
 
 template <typename F>
-bool eventually(F&& holds) {
+bool within_ten_seconds(F&& holds) {
     for (int i = 0; i < 2000; ++i) {
         if (holds()) {
             return true;
@@ -121,7 +121,7 @@ TEST_CASE("stdio on pipes: a reader that goes away kills nobody", "[devices]") {
         devices::DescriptorBackend::stdio(host.loop(), host.events(), input.out.get(), output.in.get()));
     output.out.reset();
     host.print(pattern(2 * Serial16550State::kOutputLimit));
-    CHECK(eventually([&] { return host.failures == 1; }));
+    CHECK(within_ten_seconds([&] { return host.failures == 1; }));
     host.print("goes on");
 }
 
@@ -155,7 +155,7 @@ TEST_CASE("stdio on sockets never blocks", "[devices]") {
     CHECK(host.read(5) == "input");
     theirs.reset();
     host.print(pattern(Serial16550State::kOutputLimit));
-    CHECK(eventually([&] { return host.failures == 1; }));
+    CHECK(within_ten_seconds([&] { return host.failures == 1; }));
 }
 
 TEST_CASE("stdio on a terminal: raw while it runs, Ctrl-] quits, restored at the end", "[devices]") {
@@ -180,7 +180,7 @@ TEST_CASE("stdio on a terminal: raw while it runs, Ctrl-] quits, restored at the
                  "b\x1d"
                  "c");
         CHECK(host.read(2) == "bc");
-        CHECK(eventually([&] { return host.quits == 1; }));
+        CHECK(within_ten_seconds([&] { return host.quits == 1; }));
         host.print("line\n");
         CHECK(read_fd(keyboard.get(), 6) == "line\r\n");
     }

@@ -20,7 +20,7 @@ constexpr std::uint64_t kSectors = 4096;  // 2 MiB
 constexpr std::uint64_t kFlush = std::uint64_t{1} << 9;
 constexpr std::uint64_t kHeader = VirtioHost::kData;
 constexpr std::uint64_t kStatusAt = VirtioHost::kData + 0x100;
-constexpr std::uint64_t kBuffer = VirtioHost::kData + 0x1000;
+constexpr std::uint64_t kBlkBuffer = VirtioHost::kData + 0x1000;
 
 struct BlkHost : VirtioHost {
     explicit BlkHost(bool read_only = false) {
@@ -82,15 +82,15 @@ TEST_CASE("a disk is written, flushed and read", "[devices]") {
     host.start(VirtioHost::kVersion1 | VirtioHost::kEventIdx | (flush ? kFlush : 0), 1);
     CHECK(host.load<std::uint8_t>(0) == 0);
     const std::string data = pattern(300 << 10, 'A');  // more than a buffer of the ring
-    host.set_text(kBuffer, data);
-    CHECK(host.carry_out(1, 8, {{kBuffer, 1024}, {kBuffer + 1024, (300 << 10) - 1024}}) == 0);
+    host.set_text(kBlkBuffer, data);
+    CHECK(host.carry_out(1, 8, {{kBlkBuffer, 1024}, {kBlkBuffer + 1024, (300 << 10) - 1024}}) == 0);
     CHECK(host.written == 1);
     CHECK(host.on_disk(8 * 512, data.size()) == data);
     CHECK(host.carry_out(4, 0, {}) == 0);
-    host.set_text(kBuffer, std::string(300 << 10, 'x'));
-    CHECK(host.carry_out(0, 8, {{kBuffer, 300 << 10, true}}) == 0);
+    host.set_text(kBlkBuffer, std::string(300 << 10, 'x'));
+    CHECK(host.carry_out(0, 8, {{kBlkBuffer, 300 << 10, true}}) == 0);
     CHECK(host.written == (300 << 10) + 1);
-    CHECK(host.text(kBuffer, data.size()) == data);
+    CHECK(host.text(kBlkBuffer, data.size()) == data);
     CHECK(host.wait_interrupt());
 }
 
@@ -118,49 +118,49 @@ TEST_CASE("what a disk says of itself", "[devices]") {
     host.start(VirtioHost::kVersion1, 1);
     CHECK(host.read(kConfig) == kSectors);
     CHECK(host.read(kConfig + 20) == 512);
-    CHECK(host.carry_out(8, 0, {{kBuffer, 20, true}}) == 0);
-    CHECK(host.text(kBuffer, 20) == "a-disk-with-a-very-l");
+    CHECK(host.carry_out(8, 0, {{kBlkBuffer, 20, true}}) == 0);
+    CHECK(host.text(kBlkBuffer, 20) == "a-disk-with-a-very-l");
     CHECK(host.written == 21);
 }
 
 TEST_CASE("zeroes are written and blocks discarded", "[devices]") {
     BlkHost host;
     host.start(VirtioHost::kVersion1 | kFlush, 1);
-    host.set_text(kBuffer, pattern(4096 * 4, 'A'));
-    REQUIRE(host.carry_out(1, 0, {{kBuffer, 4096 * 4}}) == 0);
+    host.set_text(kBlkBuffer, pattern(4096 * 4, 'A'));
+    REQUIRE(host.carry_out(1, 0, {{kBlkBuffer, 4096 * 4}}) == 0);
     const auto range = [&](std::uint64_t sector, std::uint32_t count, std::uint32_t flags) {
-        host.store(kBuffer, sector);
-        host.store(kBuffer + 8, count);
-        host.store(kBuffer + 12, flags);
+        host.store(kBlkBuffer, sector);
+        host.store(kBlkBuffer + 8, count);
+        host.store(kBlkBuffer + 12, flags);
     };
     range(8, 8, 0);
-    CHECK(host.carry_out(13, 0, {{kBuffer, 16}}) == 0);
+    CHECK(host.carry_out(13, 0, {{kBlkBuffer, 16}}) == 0);
     CHECK(host.on_disk(4096, 4096) == std::string(4096, '\0'));
     range(16, 8, 1);
-    CHECK(host.carry_out(13, 0, {{kBuffer, 16}}) == 0);
+    CHECK(host.carry_out(13, 0, {{kBlkBuffer, 16}}) == 0);
     CHECK(host.on_disk(8192, 4096) == std::string(4096, '\0'));
     range(0, 8, 0);
-    CHECK(host.carry_out(11, 0, {{kBuffer, 16}}) == 0);
+    CHECK(host.carry_out(11, 0, {{kBlkBuffer, 16}}) == 0);
     CHECK(host.on_disk(4096 * 3, 512) == std::string(512, 'Y'));
     range(0, 8, 2);
-    CHECK(host.carry_out(13, 0, {{kBuffer, 16}}) == 2);  // a flag that is not known
+    CHECK(host.carry_out(13, 0, {{kBlkBuffer, 16}}) == 2);  // a flag that is not known
     range(kSectors - 1, 2, 0);
-    CHECK(host.carry_out(13, 0, {{kBuffer, 16}}) == 1);
-    CHECK(host.carry_out(13, 0, {{kBuffer, 32}}) == 2);  // two ranges
+    CHECK(host.carry_out(13, 0, {{kBlkBuffer, 16}}) == 1);
+    CHECK(host.carry_out(13, 0, {{kBlkBuffer, 32}}) == 2);  // two ranges
     range(0, 0, 0);
-    CHECK(host.carry_out(13, 0, {{kBuffer, 16}}) == 0);
+    CHECK(host.carry_out(13, 0, {{kBlkBuffer, 16}}) == 0);
 }
 
 TEST_CASE("a request that cannot be carried out has a status", "[devices]") {
     BlkHost host;
     host.start(VirtioHost::kVersion1, 1);
-    CHECK(host.carry_out(0, kSectors - 1, {{kBuffer, 1024, true}}) == 1);
-    CHECK(host.carry_out(0, ~std::uint64_t{0}, {{kBuffer, 512, true}}) == 1);
-    CHECK(host.carry_out(0, 0, {{kBuffer, 511, true}}) == 1);
-    CHECK(host.carry_out(1, 0, {{kBuffer, 100}}) == 1);
+    CHECK(host.carry_out(0, kSectors - 1, {{kBlkBuffer, 1024, true}}) == 1);
+    CHECK(host.carry_out(0, ~std::uint64_t{0}, {{kBlkBuffer, 512, true}}) == 1);
+    CHECK(host.carry_out(0, 0, {{kBlkBuffer, 511, true}}) == 1);
+    CHECK(host.carry_out(1, 0, {{kBlkBuffer, 100}}) == 1);
     CHECK(host.carry_out(99, 0, {}) == 2);
     REQUIRE(::truncate(host.path.c_str(), 512) == 0);
-    CHECK(host.carry_out(0, 8, {{kBuffer, 512, true}}) == 1);
+    CHECK(host.carry_out(0, 8, {{kBlkBuffer, 512, true}}) == 1);
     CHECK(host.read(kStatus) == 15);
     host.add(0, {{kHeader, 8}, {kStatusAt, 1, true}});
     host.kick(0);
@@ -171,16 +171,16 @@ TEST_CASE("a request that cannot be carried out has a status", "[devices]") {
 TEST_CASE("a read-only disk is not written", "[devices]") {
     BlkHost host{true};
     host.start(VirtioHost::kVersion1 | std::uint64_t{1} << 5, 1);
-    CHECK(host.carry_out(1, 0, {{kBuffer, 512}}) == 1);
-    CHECK(host.carry_out(0, 0, {{kBuffer, 512, true}}) == 0);
+    CHECK(host.carry_out(1, 0, {{kBlkBuffer, 512}}) == 1);
+    CHECK(host.carry_out(0, 0, {{kBlkBuffer, 512, true}}) == 0);
 }
 
 TEST_CASE("a pause drains what has left the queue", "[devices]") {
     BlkHost host;
     host.start(VirtioHost::kVersion1 | kFlush, 1);
-    host.set_text(kBuffer, pattern(256 << 10, 'A'));
+    host.set_text(kBlkBuffer, pattern(256 << 10, 'A'));
     for (unsigned i = 0; i < 4; ++i) {
-        host.request(1, 512 * i, {{kBuffer, 256 << 10}}, kHeader + 16 * i, kStatusAt + i);
+        host.request(1, 512 * i, {{kBlkBuffer, 256 << 10}}, kHeader + 16 * i, kStatusAt + i);
     }
     host.kick(0);
     // Wherever the four are now.
@@ -199,8 +199,8 @@ TEST_CASE("a reset forgets requests, and later ones wait for them", "[devices]")
     BlkHost host;
     for (int turn = 0; turn < 20; ++turn) {
         host.start(VirtioHost::kVersion1 | kFlush, 1);
-        host.set_text(kBuffer, pattern(384 << 10, static_cast<char>('A' + turn)));
-        host.request(1, 0, {{kBuffer, 384 << 10}});
+        host.set_text(kBlkBuffer, pattern(384 << 10, static_cast<char>('A' + turn)));
+        host.request(1, 0, {{kBlkBuffer, 384 << 10}});
         host.kick(0);
     }
     host.wait_used(0, 1);
@@ -213,14 +213,14 @@ TEST_CASE("a queue that was taken away and given again has nothing of before", "
     BlkHost host;
     host.start(VirtioHost::kVersion1 | kFlush, 1);
     for (int turn = 0; turn < 20; ++turn) {
-        host.set_text(kBuffer, pattern(384 << 10, static_cast<char>('A' + turn)));
-        host.request(1, 0, {{kBuffer, 384 << 10}});
+        host.set_text(kBlkBuffer, pattern(384 << 10, static_cast<char>('A' + turn)));
+        host.request(1, 0, {{kBlkBuffer, 384 << 10}});
         host.kick(0);
         host.write(kQueueReady, 0);
         CHECK(host.read(kQueueReady) == 0);
         host.make_queue(0);
     }
-    host.request(1, 0, {{kBuffer, 384 << 10}});
+    host.request(1, 0, {{kBlkBuffer, 384 << 10}});
     host.kick(0);
     host.wait_used(0, 1);
     REQUIRE(host.transport().pause(tests::kPauseLimit));
@@ -236,15 +236,15 @@ TEST_CASE("a request is no more work than a pause can wait for", "[devices]") {
         devices::virtio::Chain chain;
         host.store(kHeader, type);
         host.store(kHeader + 8, std::uint64_t{0});
-        host.store(kBuffer, std::uint64_t{0});
-        host.store(kBuffer + 8, sectors);
-        host.store(kBuffer + 12, std::uint32_t{0});
+        host.store(kBlkBuffer, std::uint64_t{0});
+        host.store(kBlkBuffer + 8, sectors);
+        host.store(kBlkBuffer + 12, std::uint32_t{0});
         chain.readable.add({vmm::Gpa{kHeader}, 16});
         for (std::uint32_t i = 0; i < mib; ++i) {
             chain.readable.add({vmm::Gpa{0}, 1 << 20});
         }
         if (sectors != 0) {
-            chain.readable.add({vmm::Gpa{kBuffer}, 16});
+            chain.readable.add({vmm::Gpa{kBlkBuffer}, 16});
         }
         chain.writable.add({vmm::Gpa{kStatusAt}, 1});
         auto request =

@@ -8,7 +8,7 @@ using tests::VirtioHost;
 
 namespace {
 
-constexpr std::uint64_t kBuffer = VirtioHost::kData;
+constexpr std::uint64_t kConsoleBuffer = VirtioHost::kData;
 
 struct ConsoleHost : VirtioHost {
     ConsoleHost() {
@@ -24,9 +24,9 @@ TEST_CASE("a console prints what the host takes, and keeps the rest", "[devices]
     ConsoleHost host;
     host.start(VirtioHost::kVersion1 | VirtioHost::kEventIdx, 2);
     host.wire.listen();
-    host.set_text(kBuffer, "first second");
-    host.add(1, {{kBuffer, 6}});
-    host.add(1, {{kBuffer + 6, 3}, {kBuffer + 9, 3}});
+    host.set_text(kConsoleBuffer, "first second");
+    host.add(1, {{kConsoleBuffer, 6}});
+    host.add(1, {{kConsoleBuffer + 6, 3}, {kConsoleBuffer + 9, 3}});
     host.add(1, {});
     host.kick(1);
     CHECK(host.wait_used(1, 2).size() == 2);
@@ -47,8 +47,8 @@ TEST_CASE("a guest never waits for whoever listens to its console; the newest ou
         host.wire.listen();
     }
     for (unsigned i = 0; i < 5; ++i) {
-        host.set_text(kBuffer, std::string(16 << 10, static_cast<char>('a' + i)));
-        host.add(1, {{kBuffer, 16 << 10}});
+        host.set_text(kConsoleBuffer, std::string(16 << 10, static_cast<char>('a' + i)));
+        host.add(1, {{kConsoleBuffer, 16 << 10}});
         host.kick(1);
         CHECK(host.wait_used(1, 1).size() == 1);
     }
@@ -62,15 +62,15 @@ TEST_CASE("a guest never waits for whoever listens to its console; the newest ou
 TEST_CASE("a chain that names all memory a thousand times is as much work as one", "[devices]") {
     ConsoleHost host;
     host.start(VirtioHost::kVersion1 | VirtioHost::kIndirect, 2);
-    constexpr std::uint64_t kTable = kBuffer + 0x1000;
+    constexpr std::uint64_t kTable = kConsoleBuffer + 0x1000;
     constexpr std::uint16_t kEntries = 512;
     for (std::uint16_t i = 0; i < kEntries; ++i) {
         host.descriptor(kTable + 16 * i, 0, VirtioHost::kPages * vmm::kPageSize, 1,
                         static_cast<std::uint16_t>(i + 1));
     }
-    host.descriptor(kTable + 16 * kEntries, kBuffer, 3, 0, 0);
+    host.descriptor(kTable + 16 * kEntries, kConsoleBuffer, 3, 0, 0);
     host.descriptor(VirtioHost::table(1), kTable, 16 * (kEntries + 1), 4, 0);
-    host.set_text(kBuffer, "end");
+    host.set_text(kConsoleBuffer, "end");
     host.publish(1, 0);
     host.kick(1);
     host.wait_used(1, 1);
@@ -83,11 +83,11 @@ TEST_CASE("a chain that names all memory a thousand times is as much work as one
 TEST_CASE("nothing is kept where nobody can ever listen", "[devices]") {
     ConsoleHost host;
     host.start(VirtioHost::kVersion1, 2);
-    host.add(1, {{kBuffer, 6}});
+    host.add(1, {{kConsoleBuffer, 6}});
     host.kick(1);
     host.wait_used(1, 1);
     host.wire.set_listener(devices::SerialWire::Listener::none);
-    host.add(1, {{kBuffer, 6}});
+    host.add(1, {{kConsoleBuffer, 6}});
     host.kick(1);
     host.wait_used(1, 1);
     host.wire.listen();
@@ -102,8 +102,8 @@ TEST_CASE("at the end of a guest its last output is delivered, although it is pa
     host.make(std::move(console));
     host.start(VirtioHost::kVersion1, 2);
     wire.listen();
-    host.set_text(kBuffer, "last");
-    host.add(1, {{kBuffer, 4}});
+    host.set_text(kConsoleBuffer, "last");
+    host.add(1, {{kConsoleBuffer, 4}});
     host.kick(1);
     host.wait_used(1, 1);
     REQUIRE(host.transport().pause(tests::kPauseLimit));
@@ -121,9 +121,9 @@ TEST_CASE("input goes into the buffers that the guest has given", "[devices]") {
     ConsoleHost host;
     host.start(VirtioHost::kVersion1, 2);
     CHECK(host.wire.type("nobody") == 0);
-    host.add(0, {{kBuffer, 4, true}});
-    host.add(0, {{kBuffer + 16, 4, true}});
+    host.add(0, {{kConsoleBuffer, 4, true}});
+    host.add(0, {{kConsoleBuffer + 16, 4, true}});
     CHECK(host.wire.type("typing") == 6);
     CHECK(host.wait_used(0, 2)[1] == tests::UsedElement{1, 2});
-    CHECK(host.text(kBuffer, 4) + host.text(kBuffer + 16, 2) == "typing");
+    CHECK(host.text(kConsoleBuffer, 4) + host.text(kConsoleBuffer + 16, 2) == "typing");
 }

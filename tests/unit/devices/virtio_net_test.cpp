@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::uint64_t kMrgRxbuf = std::uint64_t{1} << 15;
 constexpr std::uint64_t kAnnounce = std::uint64_t{1} << 17 | std::uint64_t{1} << 21;
-constexpr std::uint64_t kBuffer = VirtioHost::kData;
+constexpr std::uint64_t kNetBuffer = VirtioHost::kData;
 constexpr std::string_view kMac{"\x52\x54\x00\x01\x02\x03", 6};
 
 struct NetHost : VirtioHost {
@@ -48,17 +48,17 @@ TEST_CASE("frames go both ways", "[devices]") {
     NetHost host;
     CHECK(host.read(kConfig) == 0x00'00'54'52 + 0x01'00'00'00);
     host.start(VirtioHost::kVersion1, 2);
-    host.set_text(kBuffer, std::string(12, '\0') + "to the network");
-    host.add(1, {{kBuffer, 12}, {kBuffer + 12, 14}});
+    host.set_text(kNetBuffer, std::string(12, '\0') + "to the network");
+    host.add(1, {{kNetBuffer, 12}, {kNetBuffer + 12, 14}});
     host.kick(1);
     CHECK(host.to_network() == "to the network");
     CHECK(host.wait_used(1, 1)[0].written == 0);
-    host.add(0, {{kBuffer, 1600, true}});
+    host.add(0, {{kNetBuffer, 1600, true}});
     host.kick(0);
     host.from_network("to the guest");
     CHECK(host.wait_used(0, 1)[0].written == 24);
-    CHECK(host.text(kBuffer + 12, 12) == "to the guest");
-    CHECK(host.load<std::uint16_t>(kBuffer + 10) == 1);  // num_buffers
+    CHECK(host.text(kNetBuffer + 12, 12) == "to the guest");
+    CHECK(host.load<std::uint16_t>(kNetBuffer + 10) == 1);  // num_buffers
 }
 
 TEST_CASE("a frame waits for buffers, and takes several where that was agreed", "[devices]") {
@@ -67,34 +67,34 @@ TEST_CASE("a frame waits for buffers, and takes several where that was agreed", 
     host.kick(0);
     const std::string frame(1500, 'f');
     host.from_network(frame);
-    host.add(0, {{kBuffer, 1000, true}});
+    host.add(0, {{kNetBuffer, 1000, true}});
     host.kick(0);
     host.sync();
     CHECK(host.used_index(0) == 0);
-    host.add(0, {{kBuffer + 1000, 1000, true}});
+    host.add(0, {{kNetBuffer + 1000, 1000, true}});
     host.kick(0);
     const auto used = host.wait_used(0, 2);
     CHECK(used[0].written == 1000);
     CHECK(used[1].written == 512);
-    CHECK(host.load<std::uint16_t>(kBuffer + 10) == 2);
-    CHECK(host.text(kBuffer + 12, 1500) == frame);
+    CHECK(host.load<std::uint16_t>(kNetBuffer + 10) == 2);
+    CHECK(host.text(kNetBuffer + 12, 1500) == frame);
 }
 
 TEST_CASE("a frame that is longer than its one buffer is lost, and the buffer is not", "[devices]") {
     NetHost host;
     host.start(VirtioHost::kVersion1, 2);
-    host.add(0, {{kBuffer, 100, true}});
+    host.add(0, {{kNetBuffer, 100, true}});
     host.kick(0);
     host.from_network(std::string(200, 'x'));
     host.from_network("short");
     CHECK(host.wait_used(0, 1)[0].written == 17);
-    CHECK(host.text(kBuffer + 12, 5) == "short");
+    CHECK(host.text(kNetBuffer + 12, 5) == "short");
 }
 
 TEST_CASE("a tap that was taken away is a link that is down", "[devices]") {
     NetHost host;
     host.start(VirtioHost::kVersion1, 2);
-    host.add(0, {{kBuffer, 1600, true}});
+    host.add(0, {{kNetBuffer, 1600, true}});
     host.kick(0);
     host.sync();
     host.wire.reset();
@@ -124,21 +124,21 @@ TEST_CASE("after a move the network hears of the guest, and the driver is asked 
     }
     CHECK(target.read(kInterruptStatus) == 2);
     CHECK((target.read(kConfig + 4) >> 16) == 3);  // link up, announce
-    target.store(kBuffer, std::uint16_t{3});       // class announce, command acknowledge
-    target.add(2, {{kBuffer, 2}, {kBuffer + 8, 1, true}});
+    target.store(kNetBuffer, std::uint16_t{3});    // class announce, command acknowledge
+    target.add(2, {{kNetBuffer, 2}, {kNetBuffer + 8, 1, true}});
     target.kick(2);
     target.wait_used(2, 1);
-    CHECK(target.load<std::uint8_t>(kBuffer + 8) == 0);
+    CHECK(target.load<std::uint8_t>(kNetBuffer + 8) == 0);
     CHECK((target.read(kConfig + 4) >> 16) == 1);
     // Nothing is announced by a pause alone.
     REQUIRE(target.transport().pause(tests::kPauseLimit));
     target.transport().resume();
     CHECK((target.read(kConfig + 4) >> 16) == 1);
-    target.store(kBuffer, std::uint16_t{4});
-    target.add(2, {{kBuffer, 2}, {kBuffer + 8, 1, true}});
+    target.store(kNetBuffer, std::uint16_t{4});
+    target.add(2, {{kNetBuffer, 2}, {kNetBuffer + 8, 1, true}});
     target.kick(2);
     target.wait_used(2, 1);
-    CHECK(target.load<std::uint8_t>(kBuffer + 8) == 1);  // a command that is not known
+    CHECK(target.load<std::uint8_t>(kNetBuffer + 8) == 1);  // a command that is not known
 }
 
 TEST_CASE("after a move that was undone the network hears of the guest too", "[devices]") {
@@ -146,7 +146,7 @@ TEST_CASE("after a move that was undone the network hears of the guest too", "[d
     host.start(VirtioHost::kVersion1 | kAnnounce, 3);
     REQUIRE(host.transport().pause(tests::kPauseLimit));
     (void)tests::save(host.transport());
-    host.add(0, {{kBuffer, 1600, true}});
+    host.add(0, {{kNetBuffer, 1600, true}});
     host.from_network("came in the pause");
     host.transport().resume();
     CHECK(host.to_network().substr(12, 2) == "\x80\x35");
@@ -163,11 +163,11 @@ TEST_CASE("a guest that arrives gets nothing that was broadcast before it was th
     for (int i = 0; i < 3; ++i) {
         target.from_network("long ago");
     }
-    target.add(0, {{kBuffer, 1600, true}});
+    target.add(0, {{kNetBuffer, 1600, true}});
     target.transport().resume();
     target.sync();
     CHECK(target.used_index(0) == 0);
     target.from_network("now");
     target.wait_used(0, 1);
-    CHECK(target.text(kBuffer + 12, 3) == "now");
+    CHECK(target.text(kNetBuffer + 12, 3) == "now");
 }

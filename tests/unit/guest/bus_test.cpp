@@ -12,9 +12,9 @@ using vmm::Code;
 namespace {
 
 // Answers each read with its own number, and remembers where it was asked.
-class FakeDevice final : public vmm::BusDevice {
+class FakeBusDevice final : public vmm::BusDevice {
   public:
-    explicit FakeDevice(std::byte number) : number_(number) {}
+    explicit FakeBusDevice(std::byte number) : number_(number) {}
 
     void read(std::uint64_t offset, std::span<std::byte> data) override {
         reads.push_back(offset);
@@ -43,8 +43,8 @@ const vmm::Bytes kOnes(4, std::byte{0xff});
 
 TEST_CASE("an access reaches the device that covers it, as an offset", "[guest]") {
     Bus bus;
-    FakeDevice one{std::byte{1}};
-    FakeDevice two{std::byte{2}};
+    FakeBusDevice one{std::byte{1}};
+    FakeBusDevice two{std::byte{2}};
     REQUIRE(bus.insert(0x3f8, 8, one));
     REQUIRE(bus.insert(0x400, 4, two));
     CHECK(read(bus, 0x3f8, 1) == vmm::Bytes(1, std::byte{1}));
@@ -61,8 +61,8 @@ TEST_CASE("an access reaches the device that covers it, as an offset", "[guest]"
 
 TEST_CASE("an access that no device covers as a whole reads as ones and is counted", "[guest]") {
     Bus bus;
-    FakeDevice one{std::byte{1}};
-    FakeDevice two{std::byte{2}};
+    FakeBusDevice one{std::byte{1}};
+    FakeBusDevice two{std::byte{2}};
     CHECK(read(bus, 0, 4) == kOnes);
     REQUIRE(bus.insert(0x10, 8, one));
     REQUIRE(bus.insert(0x18, 8, two));
@@ -81,7 +81,7 @@ TEST_CASE("an access that no device covers as a whole reads as ones and is count
 
 TEST_CASE("a range that overlaps, wraps or is empty is refused", "[guest]") {
     Bus bus;
-    FakeDevice device{std::byte{1}};
+    FakeBusDevice device{std::byte{1}};
     const auto refused = [&](std::uint64_t start, std::uint64_t size) {
         const auto inserted = bus.insert(start, size, device);
         return !inserted && inserted.error().code() == Code::invalid;

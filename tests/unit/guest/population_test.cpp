@@ -9,8 +9,8 @@ using vmm::PopulationScan;
 using vmm::RegionConfig;
 
 TEST_CASE("exactly the pages ever written are found populated, by either way of asking", "[guest]") {
-    constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
-    const std::vector<RegionConfig> regions{{Gpa{0}, 2 * kMiB}, {Gpa{4 * kMiB}, 2 * kMiB}};
+    constexpr std::uint64_t kRegionBytes = std::uint64_t{2} << 20;
+    const std::vector<RegionConfig> regions{{Gpa{0}, kRegionBytes}, {Gpa{2 * kRegionBytes}, kRegionBytes}};
     auto memory = GuestMemory::create(regions, vmm::Backing::small);
     const auto scan = PopulationScan::create();
     REQUIRE((memory && scan));

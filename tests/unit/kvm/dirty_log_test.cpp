@@ -6,12 +6,12 @@
 
 namespace {
 
-constexpr std::uint64_t kPages = 130;  // two words and two bits
+constexpr std::uint64_t kLogPages = 130;  // two words and two bits
 
-struct Fixture {
-    explicit Fixture(int manual) {
+struct DirtyLogFixture {
+    explicit DirtyLogFixture(int manual) {
         fake.capabilities[KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2] = manual;
-        vm.emplace(fake, kPages);
+        vm.emplace(fake, kLogPages);
         log.emplace(*vm->vm, vm->memory);
     }
     vmm::Bitmap collect() {
@@ -32,9 +32,9 @@ constexpr int kInitiallySet = kManual | KVM_DIRTY_LOG_INITIALLY_SET;
 }  // namespace
 
 TEST_CASE("initially set: the first rearm arms every page without a collect", "[kvm]") {
-    Fixture f{kInitiallySet};
+    DirtyLogFixture f{kInitiallySet};
     REQUIRE(f.log->start());
-    REQUIRE(f.log->rearm({0, kPages}));
+    REQUIRE(f.log->rearm({0, kLogPages}));
     CHECK(f.collect().count() == 0);
     f.fake.guest_writes(0, 129);
     const vmm::Bitmap dirty = f.collect();
@@ -43,9 +43,9 @@ TEST_CASE("initially set: the first rearm arms every page without a collect", "[
 }
 
 TEST_CASE("manual: a page that was never handed out is not cleared", "[kvm]") {
-    Fixture f{GENERATE(kManual, kInitiallySet)};
+    DirtyLogFixture f{GENERATE(kManual, kInitiallySet)};
     REQUIRE(f.log->start());
-    REQUIRE(f.log->rearm({0, kPages}));
+    REQUIRE(f.log->rearm({0, kLogPages}));
     f.fake.guest_writes(0, 3);
     CHECK(f.collect().test(3));
     f.fake.guest_writes(0, 4);  // after the collect
@@ -61,18 +61,18 @@ TEST_CASE("manual: a page that was never handed out is not cleared", "[kvm]") {
 }
 
 TEST_CASE("manual: rearmed pages are forgotten, so a second rearm clears nothing", "[kvm]") {
-    Fixture f{kInitiallySet};
+    DirtyLogFixture f{kInitiallySet};
     REQUIRE(f.log->start());
-    REQUIRE(f.log->rearm({0, kPages}));
+    REQUIRE(f.log->rearm({0, kLogPages}));
     const std::size_t clears = f.fake.clears.size();
     f.fake.guest_writes(0, 1);
-    REQUIRE(f.log->rearm({0, kPages}));
+    REQUIRE(f.log->rearm({0, kLogPages}));
     CHECK(f.fake.clears.size() == clears);
     CHECK(f.kernel_has(1));
 }
 
 TEST_CASE("manual: a page not rearmed is handed out again", "[kvm]") {
-    Fixture f{kManual};
+    DirtyLogFixture f{kManual};
     REQUIRE(f.log->start());
     CHECK(f.collect().count() == 0);
     f.fake.guest_writes(0, 9);
@@ -81,7 +81,7 @@ TEST_CASE("manual: a page not rearmed is handed out again", "[kvm]") {
 }
 
 TEST_CASE("manual: a failed clear leaves the page collected", "[kvm]") {
-    Fixture f{kManual};
+    DirtyLogFixture f{kManual};
     REQUIRE(f.log->start());
     f.fake.guest_writes(0, 9);
     (void)f.collect();
@@ -93,7 +93,7 @@ TEST_CASE("manual: a failed clear leaves the page collected", "[kvm]") {
 }
 
 TEST_CASE("manual: the tail of a slot that is no multiple of 64 pages", "[kvm]") {
-    Fixture f{kInitiallySet};
+    DirtyLogFixture f{kInitiallySet};
     REQUIRE(f.log->start());
     REQUIRE(f.log->rearm({128, 2}));
     CHECK_FALSE(f.kernel_has(128));
@@ -103,7 +103,7 @@ TEST_CASE("manual: the tail of a slot that is no multiple of 64 pages", "[kvm]")
 }
 
 TEST_CASE("plain: collect clears, rearm asks nothing of KVM", "[kvm]") {
-    Fixture f{0};
+    DirtyLogFixture f{0};
     REQUIRE(f.log->start());
     f.fake.guest_writes(0, 64);
     CHECK(f.collect().test(64));
@@ -113,7 +113,7 @@ TEST_CASE("plain: collect clears, rearm asks nothing of KVM", "[kvm]") {
 }
 
 TEST_CASE("collect adds to what is there", "[kvm]") {
-    Fixture f{0};
+    DirtyLogFixture f{0};
     REQUIRE(f.log->start());
     f.fake.guest_writes(0, 5);
     vmm::Bitmap dirty{f.vm->memory.page_limit()};
@@ -123,7 +123,7 @@ TEST_CASE("collect adds to what is there", "[kvm]") {
 }
 
 TEST_CASE("the log is off before start and after stop", "[kvm]") {
-    Fixture f{kInitiallySet};
+    DirtyLogFixture f{kInitiallySet};
     CHECK_FALSE(f.fake.slots[0].logging());
     REQUIRE(f.log->start());
     CHECK(f.fake.slots[0].logging());

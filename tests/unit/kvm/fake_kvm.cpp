@@ -325,7 +325,7 @@ int FakeKvm::transfer(int fd, unsigned long request, unsigned long argument, con
 
 namespace {
 
-vmm::GuestMemory make_memory(std::uint64_t pages) {
+vmm::GuestMemory memory_at_zero(std::uint64_t pages) {
     const vmm::RegionConfig config{vmm::Gpa{0}, pages * 4096};
     return std::move(*vmm::GuestMemory::create({&config, 1}, vmm::Backing::small));
 }
@@ -334,7 +334,7 @@ vmm::GuestMemory make_memory(std::uint64_t pages) {
 
 FakeVm::FakeVm(FakeKvm& fake, std::uint64_t pages)
     : kvm(std::move(*vmm::Kvm::open(fake))),
-      memory(make_memory(pages)),
+      memory(memory_at_zero(pages)),
       vm(std::move(*vmm::KvmVm::create(kvm, &memory))) {
 }
 

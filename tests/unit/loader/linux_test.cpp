@@ -44,7 +44,7 @@ std::optional<std::uint64_t> translate(const BootImage& image, std::uint64_t add
 }
 
 // The image with an initrd of `size` bytes, of which the first is 1.
-BootImage with_initrd(const Bytes& file, std::size_t size, std::uint64_t mib = 64) {
+BootImage linux_with_initrd(const Bytes& file, std::size_t size, std::uint64_t mib = 64) {
     Bytes initrd(size);
     initrd[0] = std::byte{1};
     auto image = load_image(file, "", mib, std::move(initrd));
@@ -99,7 +99,7 @@ TEST_CASE("the first 4 GiB are mapped to themselves at the entry of a bzImage", 
 }
 
 TEST_CASE("what a bzImage is given lies below the trampoline of its decompressor", "[loader]") {
-    const BootImage image = with_initrd(linux_image(), 5000);
+    const BootImage image = linux_with_initrd(linux_image(), 5000);
     for (const std::uint64_t gpa :
          {image.cr3, image.gdt, image.rsi, std::uint64_t{at<std::uint32_t>(image, image.rsi + 0x228)}}) {
         const BootSegment& segment = segment_at(image, gpa);
@@ -126,14 +126,14 @@ TEST_CASE("an initrd is on a page boundary as high as the kernel allows", "[load
         CHECK(segment_at(image, start).data.size() == 5000);
         return start;
     };
-    const BootImage image = with_initrd(linux_image(), 5000);
+    const BootImage image = linux_with_initrd(linux_image(), 5000);
     CHECK(placed(image) == (64U << 20) - 8192);
     check_sound(image, 64);
-    CHECK(placed(with_initrd(linux_image(), 5000, 5 * 1024)) == 0x80000000 - 8192);
+    CHECK(placed(linux_with_initrd(linux_image(), 5000, 5 * 1024)) == 0x80000000 - 8192);
     const Bytes low = with(linux_image(), LinuxAt::kInitrdAddressMax, std::uint32_t{0x1004fff});
-    CHECK(placed(with_initrd(low, 5000)) == LinuxAt::kAddress - 8192);
+    CHECK(placed(linux_with_initrd(low, 5000)) == LinuxAt::kAddress - 8192);
     const Bytes anywhere = with(linux_image(), LinuxAt::kInitrdAddressMax, ~std::uint32_t{0});
-    CHECK(placed(with_initrd(anywhere, 5000, 5 * 1024)) == 0xc0000000 - 8192);
+    CHECK(placed(linux_with_initrd(anywhere, 5000, 5 * 1024)) == 0xc0000000 - 8192);
     const auto refused = load_image(linux_image(), "", 20, Bytes(std::size_t{16} << 20));
     REQUIRE_FALSE(refused);
     CHECK(refused.error().text().find("initrd: no room for 16777216 bytes") != std::string::npos);

@@ -27,8 +27,8 @@ class Recorder final : public vmm::BusDevice {
     std::string bytes;
 };
 
-struct Fixture {
-    Fixture() : vm(fake), vcpu(vm.vcpu()), dispatcher(ports, mmio, requests) {
+struct DispatcherFixture {
+    DispatcherFixture() : vm(fake), vcpu(vm.vcpu()), dispatcher(ports, mmio, requests) {
         REQUIRE(ports.insert(0x3f8, 8, device));
         REQUIRE(mmio.insert(0xd0000000, 4096, device));
     }
@@ -47,7 +47,7 @@ struct Fixture {
 }  // namespace
 
 TEST_CASE("each element of a string access reaches the device", "[machine]") {
-    Fixture f;
+    DispatcherFixture f;
     std::array<std::byte, 6> data{std::byte{'a'}, std::byte{'b'}, std::byte{'c'},
                                   std::byte{'d'}, std::byte{'e'}, std::byte{'f'}};
     f.serve(vmm::PioExit{0x3f9, true, 2, data});
@@ -59,7 +59,7 @@ TEST_CASE("each element of a string access reaches the device", "[machine]") {
 }
 
 TEST_CASE("an access that no device answers reads as ones", "[machine]") {
-    Fixture f;
+    DispatcherFixture f;
     std::array<std::byte, 4> data{};
     f.serve(vmm::MmioExit{0xd0002000, false, data});
     CHECK(data[0] == std::byte{0xff});
@@ -67,7 +67,7 @@ TEST_CASE("an access that no device answers reads as ones", "[machine]") {
 }
 
 TEST_CASE("what is no access becomes a request", "[machine]") {
-    Fixture f;
+    DispatcherFixture f;
     const auto kind = [&](const vmm::Exit& exit) {
         f.serve(exit);
         CHECK(f.dispatcher.must_stop());

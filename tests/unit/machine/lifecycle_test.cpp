@@ -9,13 +9,10 @@
 #include "tests/unit/machine/machine_fixture.hpp"
 
 using Catch::Matchers::Contains;
-using Reason = vmm::GuestEnd::Reason;
+using EndReason = vmm::GuestEnd::Reason;
 using vmm::RunState;
 
 namespace {
-
-// For devices to come to rest: only a failure reaches it.
-constexpr vmm::Duration kLimit = std::chrono::seconds{60};
 
 // A guest that writes to a port once and then loops.
 std::function<int(kvm_run&)> writes_once(std::uint16_t port, std::uint8_t value) {
@@ -69,20 +66,20 @@ TEST_CASE("the guest ends itself", "[machine]") {
         MachineFixture f{writes_once(0x12, 16)};
         REQUIRE(f.lifecycle->resume());
         const vmm::GuestEnd end = f.lifecycle->wait_end();
-        CHECK(end.reason == Reason::exit_port);
+        CHECK(end.reason == EndReason::exit_port);
         CHECK(end.value == 16);
         CHECK(f.lifecycle->state() == RunState::ended);
         CHECK(readable(f.lifecycle->end_fd()));
         CHECK(f.lifecycle->pause().error().code() == vmm::Code::guest_ended);
         CHECK(f.lifecycle->resume().error().code() == vmm::Code::guest_ended);
-        CHECK(f.lifecycle->begin_handover(kLimit).error().code() == vmm::Code::guest_ended);
+        CHECK(f.lifecycle->begin_handover(kRestLimit).error().code() == vmm::Code::guest_ended);
         f.lifecycle->stop();
-        CHECK(f.lifecycle->end()->reason == Reason::exit_port);
+        CHECK(f.lifecycle->end()->reason == EndReason::exit_port);
     }
     SECTION("power off") {
         MachineFixture f{writes_once(0x13, 0)};
         REQUIRE(f.lifecycle->resume());
-        CHECK(f.lifecycle->wait_end().reason == Reason::power_off);
+        CHECK(f.lifecycle->wait_end().reason == EndReason::power_off);
     }
     SECTION("KVM cannot go on") {
         MachineFixture f{[](kvm_run& run) {
@@ -91,7 +88,7 @@ TEST_CASE("the guest ends itself", "[machine]") {
         }};
         REQUIRE(f.lifecycle->resume());
         const vmm::GuestEnd end = f.lifecycle->wait_end();
-        CHECK(end.reason == Reason::crash);
+        CHECK(end.reason == EndReason::crash);
         CHECK_THAT(end.text, Contains("internal error") && Contains("rip="));
     }
 }
@@ -112,7 +109,7 @@ TEST_CASE("stop ends the guest once", "[machine]") {
     REQUIRE(f.lifecycle->resume());
     f.lifecycle->stop();
     f.lifecycle->stop();
-    CHECK(f.lifecycle->wait_end().reason == Reason::stopped);
+    CHECK(f.lifecycle->wait_end().reason == EndReason::stopped);
 }
 
 TEST_CASE("a reset starts the guest again from its boot image, without touching its clocks", "[machine]") {
@@ -146,31 +143,31 @@ TEST_CASE("a reset during a migration's copy is seen by the trackers", "[machine
 TEST_CASE("commands of users wait for the end of a handover", "[machine]") {
     MachineFixture f{spin};
     REQUIRE(f.lifecycle->resume());
-    REQUIRE(f.lifecycle->begin_handover(kLimit));
+    REQUIRE(f.lifecycle->begin_handover(kRestLimit));
     auto pause = std::async(std::launch::async, [&] { return f.lifecycle->pause(); });
     CHECK(is_waiting(pause));
     REQUIRE(f.lifecycle->cancel_handover());
     CHECK(pause.get());
     CHECK(f.lifecycle->state() == RunState::paused);
 
-    REQUIRE(f.lifecycle->begin_handover(kLimit));
+    REQUIRE(f.lifecycle->begin_handover(kRestLimit));
     auto resume = std::async(std::launch::async, [&] { return f.lifecycle->resume(); });
     CHECK(is_waiting(resume));
     f.lifecycle->finish_handover();
     CHECK(resume.get().error().code() == vmm::Code::guest_ended);
-    CHECK(f.lifecycle->wait_end().reason == Reason::handed_over);
+    CHECK(f.lifecycle->wait_end().reason == EndReason::handed_over);
 }
 
 TEST_CASE("a cancelled handover leaves the run state of before", "[machine]") {
     MachineFixture f{spin};
     REQUIRE(f.lifecycle->resume());
-    REQUIRE(f.lifecycle->begin_handover(kLimit));
+    REQUIRE(f.lifecycle->begin_handover(kRestLimit));
     REQUIRE(f.lifecycle->save());
     REQUIRE(f.lifecycle->cancel_handover());
     CHECK(f.lifecycle->state() == RunState::running);
     CHECK(f.device->resumes == 2);
     REQUIRE(f.lifecycle->pause());
-    REQUIRE(f.lifecycle->begin_handover(kLimit));
+    REQUIRE(f.lifecycle->begin_handover(kRestLimit));
     REQUIRE(f.lifecycle->cancel_handover());
     CHECK(f.lifecycle->state() == RunState::paused);
     CHECK(f.device->resumes == 2);
@@ -200,15 +197,15 @@ struct LastWords {
 TEST_CASE("a guest that ends at the very pause ends the handover", "[machine]") {
     LastWords words{0x12};
     MachineFixture& f = words.machine;
-    CHECK(f.lifecycle->begin_handover(kLimit).error().code() == vmm::Code::guest_ended);
-    CHECK(f.lifecycle->end()->reason == Reason::exit_port);
+    CHECK(f.lifecycle->begin_handover(kRestLimit).error().code() == vmm::Code::guest_ended);
+    CHECK(f.lifecycle->end()->reason == EndReason::exit_port);
     f.lifecycle->stop();  // the turn was given back
 }
 
 TEST_CASE("a reset at the very pause travels and is carried out by whoever resumes", "[machine]") {
     LastWords words{0x11};
     MachineFixture& source = words.machine;
-    REQUIRE(source.lifecycle->begin_handover(kLimit));
+    REQUIRE(source.lifecycle->begin_handover(kRestLimit));
     CHECK(source.lifecycle->resets() == 0);
     const auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
@@ -233,7 +230,7 @@ TEST_CASE("a running guest arrives running with a stamp, a paused one paused", "
     if (paused) {
         REQUIRE(source.lifecycle->pause());
     }
-    REQUIRE(source.lifecycle->begin_handover(kLimit));
+    REQUIRE(source.lifecycle->begin_handover(kRestLimit));
     const auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
     const vmm::TimePoint before = vmm::real_clock().now();
@@ -255,7 +252,7 @@ TEST_CASE("a running guest arrives running with a stamp, a paused one paused", "
 TEST_CASE("a destination that cannot start knows whether a vCPU ever entered", "[machine]") {
     MachineFixture source{spin};
     REQUIRE(source.lifecycle->resume());
-    REQUIRE(source.lifecycle->begin_handover(kLimit));
+    REQUIRE(source.lifecycle->begin_handover(kRestLimit));
     const auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
     SECTION("no KVM_RUN was called") {
@@ -269,7 +266,7 @@ TEST_CASE("a destination that cannot start knows whether a vCPU ever entered", "
         MachineFixture destination{[](kvm_run&) { return EFAULT; }};
         REQUIRE(destination.lifecycle->restore(*snapshot));
         (void)destination.lifecycle->start();  // it may not have failed yet
-        CHECK(destination.lifecycle->wait_end().reason == Reason::crash);
+        CHECK(destination.lifecycle->wait_end().reason == EndReason::crash);
         CHECK_FALSE(destination.lifecycle->entered());
     }
     SECTION("KVM_RUN failed later") {
@@ -278,7 +275,7 @@ TEST_CASE("a destination that cannot start knows whether a vCPU ever entered", "
         }};
         REQUIRE(destination.lifecycle->restore(*snapshot));
         (void)destination.lifecycle->start();
-        CHECK(destination.lifecycle->wait_end().reason == Reason::crash);
+        CHECK(destination.lifecycle->wait_end().reason == EndReason::crash);
         CHECK(destination.lifecycle->entered());
     }
 }
@@ -286,7 +283,7 @@ TEST_CASE("a destination that cannot start knows whether a vCPU ever entered", "
 TEST_CASE("a reset after a move leaves the MSRs that describe the source's CPU", "[machine]") {
     MachineFixture source{spin, 1, {0x10a}};
     source.fake.msrs[0x10a] = 5;
-    REQUIRE(source.lifecycle->begin_handover(kLimit));
+    REQUIRE(source.lifecycle->begin_handover(kRestLimit));
     const auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
     MachineFixture destination{writes_once(0x11, 0), 1, {0x10a}};
@@ -301,7 +298,7 @@ TEST_CASE("a reset after a move leaves the MSRs that describe the source's CPU",
 
 TEST_CASE("interrupt controllers are saved before the vCPUs", "[machine]") {
     MachineFixture f{spin};
-    REQUIRE(f.lifecycle->begin_handover(kLimit));
+    REQUIRE(f.lifecycle->begin_handover(kRestLimit));
     (void)f.fake.take_calls();
     REQUIRE(f.lifecycle->save());
     const auto calls = f.fake.take_calls();
@@ -312,7 +309,7 @@ TEST_CASE("interrupt controllers are saved before the vCPUs", "[machine]") {
 
 TEST_CASE("a snapshot that does not fit the machine is refused before KVM is touched", "[machine]") {
     MachineFixture source{spin, 2};
-    REQUIRE(source.lifecycle->begin_handover(kLimit));
+    REQUIRE(source.lifecycle->begin_handover(kRestLimit));
     auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
     MachineFixture destination{spin, 1};

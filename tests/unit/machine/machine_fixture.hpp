@@ -32,6 +32,9 @@ inline int out(kvm_run& run, std::uint16_t port, std::uint8_t value) {
     return 0;
 }
 
+// For devices to come to rest: only a failure reaches it.
+inline constexpr vmm::Duration kRestLimit = std::chrono::seconds{60};
+
 struct FakeDeviceState {
     static constexpr vmm::StateId id{"fake-device", 1, 1};
     std::uint8_t value = 0;

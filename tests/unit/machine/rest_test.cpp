@@ -4,13 +4,11 @@
 #include "tests/unit/machine/machine_fixture.hpp"
 
 using Catch::Matchers::Contains;
-using Reason = vmm::GuestEnd::Reason;
+using EndReason = vmm::GuestEnd::Reason;
 using vmm::Code;
 using vmm::RunState;
 
 namespace {
-
-constexpr vmm::Duration kLimit = std::chrono::seconds{60};
 
 // A machine that counts how often its vCPU begins to run.
 struct CountedMachine {
@@ -89,13 +87,13 @@ TEST_CASE("what a pause drains is told to the handover, and is not drained twice
     MachineFixture f{spin};
     REQUIRE(f.lifecycle->resume());
     f.device->in_flight = 3;
-    const auto drain = f.lifecycle->begin_handover(kLimit);
+    const auto drain = f.lifecycle->begin_handover(kRestLimit);
     REQUIRE(drain);
     CHECK(drain->requests == 3);
     CHECK(drain->time > vmm::Duration::zero());
     REQUIRE(f.lifecycle->cancel_handover());
     REQUIRE(f.lifecycle->pause());
-    const auto at_rest = f.lifecycle->begin_handover(kLimit);
+    const auto at_rest = f.lifecycle->begin_handover(kRestLimit);
     REQUIRE(at_rest);
     CHECK(at_rest->requests == 0);
     CHECK(at_rest->time == vmm::Duration::zero());
@@ -111,7 +109,7 @@ TEST_CASE("a guest with a device that does not come to rest goes on, and can end
         CHECK(f.lifecycle->pause().error().text() == "fake device: stuck");
     }
     SECTION("a handover") {
-        const auto begun = f.lifecycle->begin_handover(kLimit);
+        const auto begun = f.lifecycle->begin_handover(kRestLimit);
         REQUIRE(!begun);
         CHECK(begun.error().code() == Code::timeout);
         CHECK(begun.error().text() == "fake device: stuck");
@@ -127,7 +125,7 @@ TEST_CASE("a guest with a device that does not come to rest goes on, and can end
     REQUIRE(f.lifecycle->resume());
     f.device->stuck = true;
     f.lifecycle->stop();
-    CHECK(f.lifecycle->wait_end().reason == Reason::stopped);
+    CHECK(f.lifecycle->wait_end().reason == EndReason::stopped);
 }
 
 TEST_CASE("devices that had come to rest before one that does not are resumed", "[machine]") {
@@ -148,14 +146,14 @@ TEST_CASE("what a guest asked for in its last moment does not wait for a device 
         StuckLastWords words{0x12};
         CHECK(!words.f.lifecycle->pause());
         const vmm::GuestEnd end = words.f.lifecycle->wait_end();
-        CHECK(end.reason == Reason::exit_port);
+        CHECK(end.reason == EndReason::exit_port);
         CHECK(end.value == 3);
     }
     SECTION("a reset, which such a device cannot have") {
         StuckLastWords words{0x11};
         CHECK(!words.f.lifecycle->pause());
         const vmm::GuestEnd end = words.f.lifecycle->wait_end();
-        CHECK(end.reason == Reason::crash);
+        CHECK(end.reason == EndReason::crash);
         CHECK_THAT(end.text, Contains("cannot be reset") && Contains("stuck"));
     }
 }
@@ -185,9 +183,9 @@ TEST_CASE("a handover that is undone takes the disks back, of a paused guest too
     if (paused) {
         REQUIRE(lifecycle.pause());
     }
-    REQUIRE(lifecycle.begin_handover(kLimit));
+    REQUIRE(lifecycle.begin_handover(kRestLimit));
     CHECK(machine.ours.holds());
-    REQUIRE(lifecycle.give_exclusives(kLimit));
+    REQUIRE(lifecycle.give_exclusives(kRestLimit));
     CHECK_FALSE(machine.ours.holds());
     REQUIRE(lifecycle.cancel_handover());
     CHECK(machine.ours.holds());
@@ -198,8 +196,8 @@ TEST_CASE("a handover that is undone while another has the disk leaves the guest
     DiskMachine machine;
     vmm::Lifecycle& lifecycle = *machine.f.lifecycle;
     REQUIRE(lifecycle.resume());
-    REQUIRE(lifecycle.begin_handover(kLimit));
-    REQUIRE(lifecycle.give_exclusives(kLimit));
+    REQUIRE(lifecycle.begin_handover(kRestLimit));
+    REQUIRE(lifecycle.give_exclusives(kRestLimit));
     REQUIRE(machine.theirs.take());
     CHECK(lifecycle.cancel_handover().error().text() == "the disk is in use");
     CHECK(lifecycle.state() == RunState::paused);
@@ -221,14 +219,14 @@ TEST_CASE("all disks are taken that can be had, and one that cannot be given awa
     CHECK(lifecycle.take_exclusives().error().text() == "the disk is in use");
     CHECK(second.holds());
     second.stuck = true;
-    CHECK(lifecycle.give_exclusives(kLimit).error().text() == "the second disk cannot be flushed");
+    CHECK(lifecycle.give_exclusives(kRestLimit).error().text() == "the second disk cannot be flushed");
     CHECK(second.holds());
 }
 
 TEST_CASE("a destination does not enter a guest whose disk another has", "[machine]") {
     MachineFixture source{spin};
     REQUIRE(source.lifecycle->resume());
-    REQUIRE(source.lifecycle->begin_handover(kLimit));
+    REQUIRE(source.lifecycle->begin_handover(kRestLimit));
     const auto snapshot = source.lifecycle->save();
     REQUIRE(snapshot);
     DiskMachine destination;

@@ -6,8 +6,8 @@
 
 namespace {
 
-struct Fixture {
-    explicit Fixture(std::function<int(kvm_run&)> guest)
+struct VcpuFixture {
+    explicit VcpuFixture(std::function<int(kvm_run&)> guest)
         : vm(fake), vcpu(vm.vcpu()), dispatcher(ports, mmio, requests) {
         fake.on_run = std::move(guest);
         thread = std::move(*vmm::VcpuThread::create(*vcpu, dispatcher));
@@ -39,7 +39,7 @@ class Counter final : public vmm::BusDevice {
 
 TEST_CASE("a thread is created parked, after one KVM_RUN that ran nothing", "[machine]") {
     std::atomic<int> entered = 0;
-    Fixture f{[&](kvm_run& run) {
+    VcpuFixture f{[&](kvm_run& run) {
         ++entered;
         return spin(run);
     }};
@@ -49,7 +49,7 @@ TEST_CASE("a thread is created parked, after one KVM_RUN that ran nothing", "[ma
 }
 
 TEST_CASE("run, park, run again, many times: no kick is lost", "[machine]") {
-    Fixture f{spin};
+    VcpuFixture f{spin};
     const vmm::TimePoint before = vmm::real_clock().now();
     for (int i = 0; i < 300; ++i) {
         f.thread->run();
@@ -119,7 +119,7 @@ TEST_CASE("an exit is completed before the vCPU counts as parked, in as many pie
 }
 
 TEST_CASE("a KVM_RUN that fails is a crash of the guest, not of the process", "[machine]") {
-    Fixture f{[](kvm_run&) { return EFAULT; }};
+    VcpuFixture f{[](kvm_run&) { return EFAULT; }};
     f.thread->run();
     f.thread->wait_parked();
     CHECK_FALSE(f.thread->wait_entered());
@@ -131,7 +131,7 @@ TEST_CASE("a KVM_RUN that fails is a crash of the guest, not of the process", "[
 }
 
 TEST_CASE("a CPU that refuses the guest has not run it", "[machine]") {
-    Fixture f{[](kvm_run& run) {
+    VcpuFixture f{[](kvm_run& run) {
         run.exit_reason = KVM_EXIT_FAIL_ENTRY;
         return 0;
     }};
@@ -144,14 +144,14 @@ TEST_CASE("a CPU that refuses the guest has not run it", "[machine]") {
 
 TEST_CASE("a vCPU that fails after it ran has run", "[machine]") {
     std::atomic<int> sent = 0;
-    Fixture f{[&](kvm_run& run) { return sent++ == 0 ? out(run, 0x20, 1) : EFAULT; }};
+    VcpuFixture f{[&](kvm_run& run) { return sent++ == 0 ? out(run, 0x20, 1) : EFAULT; }};
     f.thread->run();
     f.thread->wait_parked();
     CHECK(f.thread->ever_entered());
 }
 
 TEST_CASE("a vCPU that cannot be told it was paused never enters the guest", "[machine]") {
-    Fixture f{spin};
+    VcpuFixture f{spin};
     f.fake.failing[KVM_KVMCLOCK_CTRL] = EIO;
     f.thread->run();
     CHECK_FALSE(f.thread->wait_entered());
@@ -160,7 +160,7 @@ TEST_CASE("a vCPU that cannot be told it was paused never enters the guest", "[m
 }
 
 TEST_CASE("tasks run on the parked thread", "[machine]") {
-    Fixture f{spin};
+    VcpuFixture f{spin};
     std::thread::id ran_on;
     f.thread->start_task([&](vmm::Vcpu& vcpu) -> vmm::Result<void> {
         ran_on = std::this_thread::get_id();
@@ -174,7 +174,7 @@ TEST_CASE("tasks run on the parked thread", "[machine]") {
 
 TEST_CASE("exits are served while it runs", "[machine]") {
     std::atomic<int> sent = 0;
-    Fixture f{[&](kvm_run& run) { return sent < 100 ? (++sent, out(run, 0x20, 1)) : spin(run); }};
+    VcpuFixture f{[&](kvm_run& run) { return sent < 100 ? (++sent, out(run, 0x20, 1)) : spin(run); }};
     Counter counter;
     REQUIRE(f.ports.insert(0x20, 1, counter));
     f.thread->run();

@@ -10,10 +10,9 @@ using namespace tests;
 
 namespace {
 
-using enum RecordStatus;
 using History = std::vector<RecordStatus>;
 
-struct Result {
+struct CutResult {
     Outcome outcome{};
     bool source_runs = false;
     bool source_released = false;
@@ -28,20 +27,20 @@ struct Result {
     std::uint64_t sent_before_copy = 0;
 };
 
-constexpr std::size_t kControl = 0;
-constexpr std::size_t kData = 1;
+constexpr std::size_t kControlConnection = 0;
+constexpr std::size_t kDataConnection = 1;
 
 // The fault is on that connection. Without a data connection everything is on control, so that a byte names
 // one instant.
-Result run(Fault fault, std::size_t connection = kControl) {
+CutResult run(Fault fault, std::size_t connection = kControlConnection) {
     Bed bed{16};
     fill_page(bed.source.memory(), 3, 1);
     bed.source.on_save = [&] { bed.source.guest_writes(5, 2); };
     bed.receiver.faults.resize(connection + 1);
     bed.receiver.faults[connection] = fault;
     SourceOptions options;
-    options.streams = connection == kControl ? 0 : 1;
-    Result result;
+    options.streams = connection == kControlConnection ? 0 : 1;
+    CutResult result;
     bed.events.on_source = [&](SourcePhase phase) {
         if (phase == SourcePhase::prepare) {
             result.received_before_prepare = bed.receiver.received();
@@ -64,8 +63,9 @@ Result run(Fault fault, std::size_t connection = kControl) {
     return result;
 }
 
-Result run_whole(std::size_t connection = kControl) {
-    Result whole = run({}, connection);
+CutResult run_whole(std::size_t connection = kControlConnection) {
+    using enum RecordStatus;
+    CutResult whole = run({}, connection);
     REQUIRE(whole.outcome == Outcome::completed);
     REQUIRE(whole.source_record == History{intent, committing, done});
     REQUIRE(whole.destination_record == History{ready, started, running, done});
@@ -74,13 +74,15 @@ Result run_whole(std::size_t connection = kControl) {
 
 // A Query writes `refused` again.
 bool is_refused(const History& record) {
+    using enum RecordStatus;
     return record.size() > 1 && record.front() == ready &&
            std::all_of(record.begin() + 1, record.end(),
                        [](RecordStatus status) { return status == refused; });
 }
 
 // The source never sent Commit, or the destination never had it whole.
-void require_source_owns(const Result& result, bool destination_was_prepared) {
+void require_source_owns(const CutResult& result, bool destination_was_prepared) {
+    using enum RecordStatus;
     REQUIRE(result.source_runs);
     REQUIRE(!result.source_released);
     REQUIRE(!result.destination_runs);
@@ -91,7 +93,8 @@ void require_source_owns(const Result& result, bool destination_was_prepared) {
 }
 
 // Acknowledge never arrived: the destination cannot know that the source knows.
-void require_destination_owns(const Result& result) {
+void require_destination_owns(const CutResult& result) {
+    using enum RecordStatus;
     REQUIRE(!result.source_runs);
     REQUIRE(result.source_released);
     REQUIRE(result.destination_runs);
@@ -109,13 +112,13 @@ std::size_t frame_size(const Message& message) {
 // Stalls, like the data connection below, are sampled: most bytes are those of two pages.
 TEST_CASE("a session broken at every byte from source to destination has exactly one owner", "[migration]") {
     const auto kind = GENERATE(Fault::Kind::cut, Fault::Kind::stall);
-    const Result whole = run_whole();
+    const CutResult whole = run_whole();
     // The session ends with Commit and Acknowledge.
     const std::uint64_t acknowledge = whole.sent - frame_size(Acknowledge{});
     const std::uint64_t step = kind == Fault::Kind::cut ? 1 : 11;
     for (std::uint64_t byte = 0; byte < whole.sent; byte += step) {
         INFO("broken before byte " << byte << " of " << whole.sent);
-        const Result result = run({kind, Fault::Direction::send, byte});
+        const CutResult result = run({kind, Fault::Direction::send, byte});
         // Commit counts once it has arrived whole.
         if (byte < acknowledge) {
             require_source_owns(result, byte >= whole.sent_before_copy);
@@ -127,13 +130,13 @@ TEST_CASE("a session broken at every byte from source to destination has exactly
 
 TEST_CASE("a session broken at every byte from destination to source has exactly one owner", "[migration]") {
     const auto kind = GENERATE(Fault::Kind::cut, Fault::Kind::stall);
-    const Result whole = run_whole();
+    const CutResult whole = run_whole();
     // The last thing the destination says is Running: broken before its end, the source has sent Commit and
     // asks.
     const std::uint64_t running = whole.received - frame_size(Running{});
     for (std::uint64_t byte = 0; byte < whole.received; ++byte) {
         INFO("broken before byte " << byte << " of " << whole.received);
-        const Result result = run({kind, Fault::Direction::receive, byte});
+        const CutResult result = run({kind, Fault::Direction::receive, byte});
         // Commit left before the fault was felt; Query finds out whether it was in time.
         if (byte >= running && result.destination_runs) {
             require_destination_owns(result);
@@ -146,20 +149,21 @@ TEST_CASE("a session broken at every byte from destination to source has exactly
 TEST_CASE("a data connection broken anywhere leaves the guest with the source", "[migration]") {
     const auto kind = GENERATE(Fault::Kind::cut, Fault::Kind::stall);
     const auto direction = GENERATE(Fault::Direction::send, Fault::Direction::receive);
-    const Result whole = run_whole(kData);
+    const CutResult whole = run_whole(kDataConnection);
     const std::uint64_t size = direction == Fault::Direction::send ? whole.sent : whole.received;
     const std::uint64_t step = direction == Fault::Direction::send ? 11 : 1;
     for (std::uint64_t byte = 0; byte < size; byte += step) {
         INFO("broken before byte " << byte << " of " << size);
-        require_source_owns(run({kind, direction, byte}, kData), true);
+        require_source_owns(run({kind, direction, byte}, kDataConnection), true);
     }
 }
 
 TEST_CASE("a bit flipped at every byte of a session never makes two owners or a wrong guest", "[migration]") {
-    const Result whole = run_whole();
+    using enum RecordStatus;
+    const CutResult whole = run_whole();
     for (std::uint64_t byte = 0; byte < whole.sent; byte += 7) {
         INFO("bit flipped in byte " << byte << " of " << whole.sent);
-        const Result result = run({Fault::Kind::corrupt, Fault::Direction::send, byte});
+        const CutResult result = run({Fault::Kind::corrupt, Fault::Direction::send, byte});
         REQUIRE(result.source_runs != result.destination_runs);
         REQUIRE(result.source_released == result.destination_runs);
         const History& record = result.destination_record;

@@ -8,17 +8,17 @@ using namespace tests;
 
 namespace {
 
-constexpr std::uint64_t kPages = 16;
+constexpr std::uint64_t kTablePages = 16;
 
 // A Destination brought to a state by the messages that lead there.
-struct Rig {
+struct TableRig {
     ScriptedDestination vm;
     MemoryRecords records;
     EventLog events;
     Hello hello;
     std::unique_ptr<Destination> destination;
 
-    explicit Rig(DestinationPhase phase) {
+    explicit TableRig(DestinationPhase phase) {
         hello.versions = {kProtocolVersion};
         hello.secret[0] = 1;
         destination = std::make_unique<Destination>(
@@ -47,7 +47,7 @@ struct Rig {
         if (phase >= configured && !reached(configured)) {
             Manifest manifest;
             manifest.name = "guest";
-            manifest.ram_bytes = kPages * vmm::kPageSize;
+            manifest.ram_bytes = kTablePages * vmm::kPageSize;
             destination->on(manifest);
         }
         if (phase >= receiving && !reached(receiving)) {
@@ -106,10 +106,10 @@ TEST_CASE("every message in every state does what the table says", "[migration]"
     for (const DestinationPhase phase :
          {greeted, configured, receiving, verified, loaded, started, refused, failed, parked}) {
         for (Message message : one_of_each()) {
-            Rig rig{phase};
+            TableRig rig{phase};
             INFO(name_of(phase) << " <- " << message_name(message));
             if (auto* manifest = std::get_if<Manifest>(&message)) {
-                manifest->ram_bytes = kPages * vmm::kPageSize;
+                manifest->ram_bytes = kTablePages * vmm::kPageSize;
             } else if (auto* prepare = std::get_if<Prepare>(&message)) {
                 prepare->boot_image_hash = 0x2d06800538d394c2;
             } else if (auto* commit = std::get_if<Commit>(&message)) {
@@ -156,7 +156,7 @@ TEST_CASE("Query in every state: refused only with a record that says so, and fo
     using enum DestinationPhase;
     for (const DestinationPhase phase :
          {greeted, configured, receiving, verified, loaded, started, refused, failed, parked}) {
-        Rig rig{phase};
+        TableRig rig{phase};
         INFO(name_of(phase));
         const bool has_record = rig.records.status(Role::destination).has_value();
         const QueryOutcome outcome = rig.destination->query();
@@ -181,7 +181,7 @@ TEST_CASE("Query in every state: refused only with a record that says so, and fo
 }
 
 TEST_CASE("Query is not answered `refused` when the record cannot be written", "[migration]") {
-    Rig rig{DestinationPhase::loaded};
+    TableRig rig{DestinationPhase::loaded};
     rig.records.fail_from_now_on();
     CHECK(rig.destination->query() == QueryOutcome::unknown);
     // And yet this process will not start it.
@@ -191,7 +191,7 @@ TEST_CASE("Query is not answered `refused` when the record cannot be written", "
 
 TEST_CASE("Commit of another epoch does not start the guest", "[migration]") {
     const auto epoch = GENERATE(std::uint64_t{0}, std::uint64_t{2}, UINT64_MAX);
-    Rig rig{DestinationPhase::loaded};
+    TableRig rig{DestinationPhase::loaded};
     const Step step = rig.destination->on(Commit{epoch});
     CHECK(step.close);
     CHECK(!rig.vm.running);
@@ -199,7 +199,7 @@ TEST_CASE("Commit of another epoch does not start the guest", "[migration]") {
 }
 
 TEST_CASE("streams: pages only between Prepared and their last end mark", "[migration]") {
-    Rig rig{DestinationPhase::configured};
+    TableRig rig{DestinationPhase::configured};
     CHECK(rig.destination->receiver(0) == nullptr);
     rig.advance(DestinationPhase::receiving);
     CHECK(rig.destination->receiver(0) != nullptr);
@@ -215,37 +215,37 @@ TEST_CASE("streams: pages only between Prepared and their last end mark", "[migr
 }
 
 TEST_CASE("Finish before the last end mark is refused", "[migration]") {
-    Rig rig{DestinationPhase::receiving};
+    TableRig rig{DestinationPhase::receiving};
     CHECK(rig.destination->on(Finish{}).close);
     CHECK(rig.destination->phase() == DestinationPhase::refused);
 }
 
 TEST_CASE("a boot image is taken in order, whole and undamaged, or not at all", "[migration]") {
     const vmm::Bytes image(10, std::byte{3});
-    const auto begin = [](Rig& rig, std::uint64_t hash) {
+    const auto begin = [](TableRig& rig, std::uint64_t hash) {
         Manifest manifest;
-        manifest.ram_bytes = kPages * vmm::kPageSize;
+        manifest.ram_bytes = kTablePages * vmm::kPageSize;
         manifest.boot_image_bytes = 10;
         rig.destination->on(manifest);
         rig.destination->on(Prepare{0, false, hash});
     };
     SECTION("wrong hash") {
-        Rig rig{DestinationPhase::greeted};
+        TableRig rig{DestinationPhase::greeted};
         begin(rig, 1);
         CHECK(rig.destination->on(BootImagePart{0}, image).close);
     }
     SECTION("too long") {
-        Rig rig{DestinationPhase::greeted};
+        TableRig rig{DestinationPhase::greeted};
         begin(rig, 1);
         CHECK(rig.destination->on(BootImagePart{0}, vmm::Bytes(11)).close);
     }
     SECTION("out of order") {
-        Rig rig{DestinationPhase::greeted};
+        TableRig rig{DestinationPhase::greeted};
         begin(rig, 1);
         CHECK(rig.destination->on(BootImagePart{5}, vmm::Bytes(5)).close);
     }
     SECTION("before Prepare") {
-        Rig rig{DestinationPhase::configured};
+        TableRig rig{DestinationPhase::configured};
         CHECK(rig.destination->on(BootImagePart{0}, vmm::Bytes(1)).close);
     }
 }
@@ -253,11 +253,11 @@ TEST_CASE("a boot image is taken in order, whole and undamaged, or not at all", 
 TEST_CASE("a connection that ends before Commit leaves a refused record, after it a running guest",
           "[migration]") {
     const vmm::Error closed{vmm::Code::closed, "closed"};
-    Rig loaded{DestinationPhase::loaded};
+    TableRig loaded{DestinationPhase::loaded};
     loaded.destination->disconnected(closed);
     CHECK(loaded.destination->phase() == DestinationPhase::refused);
     CHECK(loaded.records.status(Role::destination) == RecordStatus::refused);
-    Rig started{DestinationPhase::started};
+    TableRig started{DestinationPhase::started};
     started.destination->disconnected(closed);
     CHECK(started.destination->phase() == DestinationPhase::started);
     CHECK(started.records.status(Role::destination) == RecordStatus::running);

@@ -12,10 +12,10 @@ using namespace tests;
 
 namespace {
 
-constexpr std::uint64_t kPages = 16;
+constexpr std::uint64_t kGuestPages = 16;
 constexpr std::uint64_t kNoImageHash = 0x2d06800538d394c2;  // XXH3-64 of nothing
 
-struct Rig {
+struct SessionRig {
     ScriptedDestination vm;
     MemoryRecords records;
     EventLog events;
@@ -55,7 +55,7 @@ vmm::Bytes announced(const Message& message) {
 }  // namespace
 
 TEST_CASE("memory for what a peer announces is not there before its bytes are", "[migration]") {
-    Rig rig;
+    SessionRig rig;
     const std::string text(kMaxTextBytes, 'x');
     const vmm::Bytes header =
         announced(PreflightReply{std::vector<Reason>(250, {"code", text, text, text}), {}, 0, 0});
@@ -65,15 +65,15 @@ TEST_CASE("memory for what a peer announces is not there before its bytes are", 
 }
 
 TEST_CASE("before the manifest is accepted a message above 1 MiB is refused by its header", "[migration]") {
-    Rig rig;
+    SessionRig rig;
     CHECK_FALSE(rig.run(announced(MachineState{vmm::Bytes((std::size_t{1} << 20) + 1), 0})));
     CHECK(rig.failure.find("more than is accepted now") != std::string::npos);
     CHECK(rig.asked.largest_part <= kFrameHeaderBytes);
 }
 
 TEST_CASE("a machine's state is refused by its header before it is due", "[migration]") {
-    Rig rig;
-    vmm::Bytes script = encode_frame(manifest_of(kPages * vmm::kPageSize));
+    SessionRig rig;
+    vmm::Bytes script = encode_frame(manifest_of(kGuestPages * vmm::kPageSize));
     append(script, encode_frame(Prepare{0, false, kNoImageHash}));
     append(script, announced(MachineState{vmm::Bytes(std::size_t{8} << 20), 0}));
     CHECK_FALSE(rig.run(script));
@@ -82,9 +82,9 @@ TEST_CASE("a machine's state is refused by its header before it is due", "[migra
 
 TEST_CASE("what a peer owes before it has memory here is due at one moment, however it trickles",
           "[migration]") {
-    Rig rig;
+    SessionRig rig;
     const vmm::TimePoint begin = vmm::real_clock().now();
-    vmm::Bytes script = encode_frame(manifest_of(kPages * vmm::kPageSize));
+    vmm::Bytes script = encode_frame(manifest_of(kGuestPages * vmm::kPageSize));
     for (unsigned i = 0; i < 3; ++i) {
         append(script, encode_frame(Probe{}));
     }
@@ -99,7 +99,7 @@ TEST_CASE("what a peer owes before it has memory here is due at one moment, howe
 }
 
 TEST_CASE("a guest that preflight refused gets no memory, whatever follows", "[migration]") {
-    Rig rig;
+    SessionRig rig;
     rig.vm.reasons = {{"memory_limit", "too large", "memory", ""}};
     vmm::Bytes script = encode_frame(manifest_of(std::uint64_t{1} << 45));
     append(script, encode_frame(Prepare{0, false, kNoImageHash}));
@@ -111,8 +111,8 @@ TEST_CASE("a guest that preflight refused gets no memory, whatever follows", "[m
 }
 
 TEST_CASE("a boot image grows by what has come, to the size that preflight accepted", "[migration]") {
-    Rig rig;
-    Manifest manifest = manifest_of(kPages * vmm::kPageSize);
+    SessionRig rig;
+    Manifest manifest = manifest_of(kGuestPages * vmm::kPageSize);
     manifest.boot_image_bytes = 10;
     vmm::Bytes script = encode_frame(manifest);
     append(script, encode_frame(Prepare{0, false, 1}));
@@ -126,8 +126,8 @@ TEST_CASE("a boot image grows by what has come, to the size that preflight accep
 
 TEST_CASE("Finish before the last pages is refused at once where nothing else can bring them",
           "[migration]") {
-    Rig rig;
-    vmm::Bytes script = encode_frame(manifest_of(kPages * vmm::kPageSize));
+    SessionRig rig;
+    vmm::Bytes script = encode_frame(manifest_of(kGuestPages * vmm::kPageSize));
     append(script, encode_frame(Prepare{0, false, kNoImageHash}));
     append(script, encode_frame(RoundEnd{0, false}));
     append(script, encode_frame(Finish{}));

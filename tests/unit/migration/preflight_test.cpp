@@ -7,13 +7,13 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+constexpr std::uint64_t kGuestRam = std::uint64_t{1} << 30;
 
 // A guest and a destination that fit.
 Manifest make_manifest() {
     Manifest manifest;
     manifest.name = "guest";
-    manifest.ram_bytes = kGiB;
+    manifest.ram_bytes = kGuestRam;
     manifest.used_pages = 1000;
     manifest.cpu.vcpus = 2;
     manifest.devices = {{"serial-16550", 0, 1}};
@@ -24,8 +24,8 @@ Offer make_offer() {
     Offer offer;
     offer.host.capabilities.max_vcpus = 8;
     offer.devices = {{{"serial-16550", 1, 1}, 0}};
-    offer.available_memory_bytes = kGiB;
-    offer.total_memory_bytes = kGiB;
+    offer.available_memory_bytes = kGuestRam;
+    offer.total_memory_bytes = kGuestRam;
     return offer;
 }
 
@@ -52,11 +52,11 @@ TEST_CASE("preflight: each reason by itself", "[migration]") {
     Manifest manifest = make_manifest();
     Offer offer = make_offer();
     SECTION("memory limit") {
-        offer.max_memory_bytes = kGiB - 1;
+        offer.max_memory_bytes = kGuestRam - 1;
         CHECK(codes(manifest, offer) == Codes{"memory_limit"});
     }
     SECTION("memory limit is inclusive") {
-        offer.max_memory_bytes = kGiB;
+        offer.max_memory_bytes = kGuestRam;
         CHECK(codes(manifest, offer) == Codes{});
     }
     SECTION("memory left") {
@@ -117,7 +117,7 @@ TEST_CASE("preflight: each reason by itself", "[migration]") {
         CHECK(codes(manifest, offer) == Codes{"bad_manifest"});
     }
     SECTION("more memory than the host has") {
-        offer.total_memory_bytes = kGiB - 1;
+        offer.total_memory_bytes = kGuestRam - 1;
         CHECK(codes(manifest, offer) == Codes{"memory_limit"});
     }
     SECTION("more used than there is") {

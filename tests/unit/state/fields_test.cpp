@@ -37,7 +37,7 @@ void put_u32(Bytes& bytes, std::size_t at, std::uint32_t value) {
 
 // The error of decoding the sample after `change`.
 template <typename F>
-vmm::Error refused(F&& change) {
+vmm::Error decode_error(F&& change) {
     Bytes bytes = encode(sample());
     change(bytes);
     auto decoded = decode<Sample>(bytes, 2);
@@ -85,25 +85,25 @@ TEST_CASE("an older version decodes with the default of the field it lacks", "[s
 }
 
 TEST_CASE("a bool is 0 or 1, an enum is in range, a check holds", "[state]") {
-    CHECK(refused([](Bytes& b) { b[kEnabled] = std::byte{2}; }).text() == "does not hold: enabled");
-    CHECK(refused([](Bytes& b) { b[kMode] = std::byte{3}; }).text() == "mode: value 3 is out of range");
-    CHECK(refused([](Bytes& b) { b[kIndex] = std::byte{128}; }).text() == "does not hold: index < 128");
-    CHECK(refused([](Bytes& b) { b[kTimersCount + 4 + 5] = std::byte{1}; }).text() ==
+    CHECK(decode_error([](Bytes& b) { b[kEnabled] = std::byte{2}; }).text() == "does not hold: enabled");
+    CHECK(decode_error([](Bytes& b) { b[kMode] = std::byte{3}; }).text() == "mode: value 3 is out of range");
+    CHECK(decode_error([](Bytes& b) { b[kIndex] = std::byte{128}; }).text() == "does not hold: index < 128");
+    CHECK(decode_error([](Bytes& b) { b[kTimersCount + 4 + 5] = std::byte{1}; }).text() ==
           "does not hold: a timer that is not armed has no deadline");
 }
 
 TEST_CASE("a count above the limit of its field is refused as such", "[state]") {
     for (const std::size_t at : {kLabelLength, kTimersCount, kNumbersCount}) {
         CAPTURE(at);
-        CHECK(refused([&](Bytes& b) { put_u32(b, at, 0xffff'ffff); }).code() == Code::limit);
+        CHECK(decode_error([&](Bytes& b) { put_u32(b, at, 0xffff'ffff); }).code() == Code::limit);
     }
-    CHECK(refused([](Bytes& b) { put_u32(b, kNumbersCount, 5); }).text() == "numbers: 5 is more than 4");
-    CHECK(refused([](Bytes& b) { put_u32(b, kLabelLength, 17); }).text() == "label: 17 is more than 16");
+    CHECK(decode_error([](Bytes& b) { put_u32(b, kNumbersCount, 5); }).text() == "numbers: 5 is more than 4");
+    CHECK(decode_error([](Bytes& b) { put_u32(b, kLabelLength, 17); }).text() == "label: 17 is more than 16");
 }
 
 TEST_CASE("a huge count within its limit does not allocate before the bytes are there", "[state]") {
     // 4 GiB would be reserved, or a thousand timers filled in, by a decoder that trusts the count.
-    CHECK(refused([](Bytes& b) { put_u32(b, kBlobLength, 0xffff'fff0); }).text() == "blob: truncated");
+    CHECK(decode_error([](Bytes& b) { put_u32(b, kBlobLength, 0xffff'fff0); }).text() == "blob: truncated");
     Bytes bytes = encode(sample());
     put_u32(bytes, kTimersCount, 1000);
     vmm::Decoder decoder{bytes, 2};
@@ -115,10 +115,10 @@ TEST_CASE("a huge count within its limit does not allocate before the bytes are 
 }
 
 TEST_CASE("a struct of another size is a mismatch with this host, not a cast", "[state]") {
-    const vmm::Error shorter = refused([](Bytes& b) { put_u32(b, kRegistersLength, 15); });
+    const vmm::Error shorter = decode_error([](Bytes& b) { put_u32(b, kRegistersLength, 15); });
     CHECK(shorter.code() == Code::mismatch);
     CHECK(shorter.text() == "registers: 15 bytes, this host's is 16");
-    CHECK(refused([](Bytes& b) { put_u32(b, kRegistersLength, 17); }).code() == Code::limit);
+    CHECK(decode_error([](Bytes& b) { put_u32(b, kRegistersLength, 17); }).code() == Code::limit);
 }
 
 TEST_CASE("a mutated state that is accepted encodes to the same bytes", "[state]") {

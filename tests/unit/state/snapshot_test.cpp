@@ -71,7 +71,7 @@ SnapshotReader parse(const Bytes& bytes) {
 
 // The error of parsing the sample's stream after `change`.
 template <typename F>
-vmm::Error refused(F&& change) {
+vmm::Error parse_error(F&& change) {
     Bytes bytes = stream_of(sample());
     change(bytes);
     const auto reader = SnapshotReader::parse(bytes);
@@ -159,32 +159,32 @@ TEST_CASE("no changed bit of a snapshot goes unnoticed", "[state]") {
 }
 
 TEST_CASE("what a snapshot is not is told apart", "[state]") {
-    CHECK(refused([](Bytes& b) { b[0] ^= std::byte{1}; }).text() ==
+    CHECK(parse_error([](Bytes& b) { b[0] ^= std::byte{1}; }).text() ==
           "snapshot: this is not a Godwit snapshot");
-    CHECK(refused([](Bytes& b) { b.clear(); }).code() == Code::corrupt);
+    CHECK(parse_error([](Bytes& b) { b.clear(); }).code() == Code::corrupt);
     // A header of a later format is understood as far as saying so, even if nothing else follows.
-    const vmm::Error format = refused([](Bytes& b) {
+    const vmm::Error format = parse_error([](Bytes& b) {
         b[kFormat] = std::byte{2};
         b.resize(kCount);
     });
     CHECK(format.code() == Code::version);
     CHECK(format.text() == "snapshot: format 2 is not known here, only 1");
-    CHECK(refused([](Bytes& b) { b[kBody] ^= std::byte{1}; }).text() ==
+    CHECK(parse_error([](Bytes& b) { b[kBody] ^= std::byte{1}; }).text() ==
           "snapshot: sample[0]: checksum is wrong");
-    CHECK(refused([](Bytes& b) { b[kFlags] = std::byte{2}; }).text() ==
+    CHECK(parse_error([](Bytes& b) { b[kFlags] = std::byte{2}; }).text() ==
           "snapshot: sample[0]: unknown flags 0x2");
-    CHECK(refused([](Bytes& b) { b[kNameLength] = std::byte{33}; }).code() == Code::corrupt);
+    CHECK(parse_error([](Bytes& b) { b[kNameLength] = std::byte{33}; }).code() == Code::corrupt);
 }
 
 TEST_CASE("huge counts and lengths in a snapshot are refused without allocating", "[state]") {
     const auto put = [](std::size_t at, std::uint32_t value) {
         return [=](Bytes& b) { vmm::store_le(b.data() + at, value); };
     };
-    CHECK(refused(put(kCount, 0xffff'ffff)).code() == Code::limit);
-    CHECK(refused(put(kCount, 4097)).code() == Code::limit);
-    CHECK(refused(put(kCount, 4096)).code() == Code::corrupt);
-    CHECK(refused(put(kLength, 0xffff'ffff)).code() == Code::corrupt);
-    CHECK(refused(put(kLength, (1 << 20) + 1)).code() == Code::corrupt);
+    CHECK(parse_error(put(kCount, 0xffff'ffff)).code() == Code::limit);
+    CHECK(parse_error(put(kCount, 4097)).code() == Code::limit);
+    CHECK(parse_error(put(kCount, 4096)).code() == Code::corrupt);
+    CHECK(parse_error(put(kLength, 0xffff'ffff)).code() == Code::corrupt);
+    CHECK(parse_error(put(kLength, (1 << 20) + 1)).code() == Code::corrupt);
     const Bytes large(vmm::SnapshotLimits::kTotalBytes + 1);
     const auto reader = SnapshotReader::parse(large);
     REQUIRE(!reader);

@@ -17,9 +17,9 @@ using nlohmann::json;
 
 namespace {
 
-struct Folder {
-    Folder() { REQUIRE(::mkdtemp(path.data()) != nullptr); }
-    ~Folder() {
+struct SocketFolder {
+    SocketFolder() { REQUIRE(::mkdtemp(path.data()) != nullptr); }
+    ~SocketFolder() {
         ::unlink(socket().c_str());
         ::rmdir(path.c_str());
     }
@@ -56,7 +56,7 @@ struct Serving {
         thread.join();
     }
 
-    Folder folder;
+    SocketFolder folder;
     vmm::UniqueFd feeder;
     std::unique_ptr<vmm::EventLoop> loop;
     std::unique_ptr<ControlServer> server;
@@ -120,7 +120,7 @@ TEST_CASE("a client that always has a further request does not keep the others w
 }
 
 TEST_CASE("a name has one owner, and a dead one's is free", "[tools]") {
-    Folder folder;
+    SocketFolder folder;
     {
         auto first = UnixListener::listen(folder.socket());
         REQUIRE(first.has_value());
@@ -145,7 +145,7 @@ TEST_CASE("a name has one owner, and a dead one's is free", "[tools]") {
 }
 
 TEST_CASE("a file that is not a socket is never replaced", "[tools]") {
-    Folder folder;
+    SocketFolder folder;
     REQUIRE(::mkdir(folder.socket().c_str(), 0700) == 0);
     CHECK_FALSE(UnixListener::listen(folder.socket()).has_value());
     REQUIRE(::rmdir(folder.socket().c_str()) == 0);

@@ -11,8 +11,8 @@ using vmm::Code;
 
 namespace {
 
-struct Pair {
-    Pair() {
+struct ReaderPair {
+    ReaderPair() {
         std::array<int, 2> ends{};
         REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()) == 0);
         ours = vmm::UniqueFd{ends[0]};
@@ -34,7 +34,7 @@ struct Pair {
     vmm::UniqueFd theirs;
 };
 
-Hello hello() {
+Hello sample_hello() {
     Hello message;
     message.versions = {1};
     message.session[3] = 7;
@@ -45,9 +45,9 @@ Hello hello() {
 }  // namespace
 
 TEST_CASE("a greeting is read from whatever pieces it comes in, without waiting", "[tools]") {
-    Pair pair;
+    ReaderPair pair;
     FrameReader reader;
-    const vmm::Bytes frame = migration::encode_frame(hello());
+    const vmm::Bytes frame = migration::encode_frame(sample_hello());
     for (std::size_t i = 0; i < frame.size(); ++i) {
         const auto nothing = reader.advance(pair.receive());
         REQUIRE(nothing.has_value());
@@ -57,13 +57,13 @@ TEST_CASE("a greeting is read from whatever pieces it comes in, without waiting"
     const auto message = reader.advance(pair.receive());
     REQUIRE(message.has_value());
     REQUIRE(message->has_value());
-    CHECK(std::get<Hello>(std::get<Message>(**message)).session == hello().session);
+    CHECK(std::get<Hello>(std::get<Message>(**message)).session == sample_hello().session);
 }
 
 TEST_CASE("not a byte beyond the greeting is taken: it belongs to the session", "[tools]") {
-    Pair pair;
+    ReaderPair pair;
     FrameReader reader;
-    vmm::Bytes frame = migration::encode_frame(hello());
+    vmm::Bytes frame = migration::encode_frame(sample_hello());
     frame.resize(frame.size() + 100);
     pair.say(frame);
     REQUIRE(reader.advance(pair.receive())->has_value());
@@ -71,9 +71,9 @@ TEST_CASE("not a byte beyond the greeting is taken: it belongs to the session", 
 }
 
 TEST_CASE("after a frame the reader takes the next one", "[tools]") {
-    Pair pair;
+    ReaderPair pair;
     FrameReader reader;
-    pair.say(migration::encode_frame(hello()));
+    pair.say(migration::encode_frame(sample_hello()));
     pair.say(migration::encode_frame(migration::Acknowledge{}));
     REQUIRE(reader.advance(pair.receive())->has_value());
     const auto second = reader.advance(pair.receive());
@@ -82,7 +82,7 @@ TEST_CASE("after a frame the reader takes the next one", "[tools]") {
 }
 
 TEST_CASE("what is no greeting is refused by its first bytes", "[tools]") {
-    Pair pair;
+    ReaderPair pair;
     FrameReader reader;
     const std::string_view http = "GET / HTTP/1.1\r\nHost: example.org:7000\r\nAccept: */*\r\n\r\n";
     pair.say(std::as_bytes(std::span{http}));
@@ -90,9 +90,9 @@ TEST_CASE("what is no greeting is refused by its first bytes", "[tools]") {
 }
 
 TEST_CASE("a greeting that ends early is an error", "[tools]") {
-    Pair pair;
+    ReaderPair pair;
     FrameReader reader;
-    const vmm::Bytes frame = migration::encode_frame(hello());
+    const vmm::Bytes frame = migration::encode_frame(sample_hello());
     pair.say(std::span{frame}.first(frame.size() - 1));
     pair.theirs.reset();
     const auto message = reader.advance(pair.receive());
@@ -101,7 +101,7 @@ TEST_CASE("a greeting that ends early is an error", "[tools]") {
 }
 
 TEST_CASE("a length above the limit is refused before a byte of it is awaited", "[tools]") {
-    Pair pair;
+    ReaderPair pair;
     FrameReader reader;
     migration::MachineState big;
     big.snapshot.resize(8192);
@@ -111,11 +111,11 @@ TEST_CASE("a length above the limit is refused before a byte of it is awaited", 
 }
 
 TEST_CASE("a damaged greeting is refused", "[tools]") {
-    for (std::size_t at = 0; at < migration::encode_frame(hello()).size(); ++at) {
+    for (std::size_t at = 0; at < migration::encode_frame(sample_hello()).size(); ++at) {
         CAPTURE(at);
-        Pair pair;
+        ReaderPair pair;
         FrameReader reader;
-        vmm::Bytes frame = migration::encode_frame(hello());
+        vmm::Bytes frame = migration::encode_frame(sample_hello());
         frame[at] ^= std::byte{0x40};
         pair.say(frame);
         pair.theirs.reset();  // a length that grew waits for bytes that never come
