@@ -1,6 +1,7 @@
-// A source that means the worst: streams of bytes into the session of a destination. Oracle: it ends in a
-// terminal state, with a record that says so; no guest starts but by a Commit of the right epoch, with the
-// memory that the source's digest vouches for, and none that was refused to a Query.
+// A source that means the worst: streams of bytes into the session of a destination, which break and, where
+// the session is kept, come again. Oracle: it ends in a terminal state, with a record that says so; no guest
+// starts but by a Commit of the right epoch on the connection whose digest vouches for its memory, and none
+// that was refused to a Query; and nobody resumes a session without its secret.
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -35,18 +36,24 @@ class Vm final : public tests::ScriptedDestination {
     }
 };
 
-// What the streams say, read on its own. repair() makes right what only an honest source could: the hash of
+// The streams of a control connection and of the data connections beside it.
+struct Attempt {
+    vmm::Bytes control;
+    std::array<vmm::Bytes, kMaxData> data;
+    std::optional<Finish> finish;  // the first
+    bool commits = false;          // with the right epoch
+};
+
+// What the streams say, read on its own. Repairing makes right what only an honest source could: the hash of
 // the boot image and the digest of the pages.
 struct Story {
     std::optional<Hello> hello;
     std::optional<Manifest> manifest;
-    std::optional<Finish> finish;
-    bool commits = false;
     vmm::Bytes boot_image;
     std::map<std::uint64_t, Digest> pages;
 
     // Control comes last, the first time for the boot image.
-    void read(std::span<std::byte> stream, bool repair) {
+    void read(Attempt& attempt, std::span<std::byte> stream, bool repair) {
         fuzz::for_each_frame(stream, [&](const fuzz::Frame& frame) {
             const auto header =
                 decode_header(std::span<const std::byte>{frame.header}.first<kFrameHeaderBytes>(), SIZE_MAX);
@@ -66,14 +73,14 @@ struct Story {
             } else if (auto* prepare = std::get_if<Prepare>(&*message); prepare != nullptr && repair) {
                 prepare->boot_image_hash = XXH3_64bits(boot_image.data(), boot_image.size());
                 replace(frame, *prepare);
-            } else if (auto* end = std::get_if<Finish>(&*message); end != nullptr && !finish) {
+            } else if (auto* end = std::get_if<Finish>(&*message); end != nullptr && !attempt.finish) {
                 if (repair) {
                     end->digest = digest();
                     replace(frame, *end);
                 }
-                finish = *end;
+                attempt.finish = *end;
             } else if (const auto* commit = std::get_if<Commit>(&*message)) {
-                commits = commits || (manifest && commit->epoch == manifest->epoch + 1);
+                attempt.commits = attempt.commits || (manifest && commit->epoch == manifest->epoch + 1);
             }
         });
     }
@@ -131,34 +138,45 @@ Digest digest_of(const vmm::GuestMemory& memory, const Secret& secret) {
 
 // The streams of one input, repaired.
 struct Streams {
-    vmm::Bytes control;
-    std::array<vmm::Bytes, kMaxData> data;
-    Story story;
+    std::vector<Attempt> attempts;
 
-    Streams(fuzz::Input& input, bool repair) {
+    Streams(fuzz::Input& input, bool repair, bool breaks) {
+        attempts.resize(breaks ? 2 : 1);
+        for (Attempt& attempt : attempts) {
+            take(input, attempt, &attempt == &attempts.back());
+        }
+        Attempt ignored;
+        Story first;
+        first.read(ignored, attempts.front().control, false);
+        Story story;
+        story.hello = first.hello;
+        story.boot_image = std::move(first.boot_image);
+        for (Attempt& attempt : attempts) {
+            for (vmm::Bytes& stream : attempt.data) {
+                story.read(attempt, stream, false);
+            }
+            story.read(attempt, attempt.control, repair);
+        }
+    }
+
+    static void take(fuzz::Input& input, Attempt& attempt, bool last) {
         std::array<std::uint32_t, kMaxData> sizes{};
         for (std::uint32_t& size : sizes) {
             size = input.take<std::uint32_t>();
         }
+        const std::size_t control_size = last ? SIZE_MAX : input.take<std::uint32_t>();
         for (std::size_t i = 0; i < kMaxData; ++i) {
             const auto some = input.take_bytes(sizes[i]);
-            data[i].assign(some.begin(), some.end());
+            attempt.data[i].assign(some.begin(), some.end());
         }
-        control.assign(input.rest().begin(), input.rest().end());
-        Story first;
-        first.read(control, false);
-        story.hello = first.hello;
-        story.boot_image = std::move(first.boot_image);
-        for (vmm::Bytes& stream : data) {
-            story.read(stream, false);
-        }
-        story.read(control, repair);
+        const auto some = input.take_bytes(control_size);
+        attempt.control.assign(some.begin(), some.end());
     }
 };
 
-// Whether the guest may run.
-void judge(const Destination& destination, Vm& vm, const tests::MemoryRecords& records, const Story& story,
-           bool refused) {
+// Whether the guest may run; `attempt` is the last that was served.
+void judge(const Destination& destination, Vm& vm, const tests::MemoryRecords& records,
+           const Attempt& attempt, bool refused) {
     const DestinationPhase phase = destination.phase();
     const auto history = records.history(Role::destination);
     const bool started = phase == DestinationPhase::started;
@@ -169,23 +187,131 @@ void judge(const Destination& destination, Vm& vm, const tests::MemoryRecords& r
                history.back() == RecordStatus::failed);
         return;
     }
-    VERIFY(!refused && story.commits);
+    VERIFY(!refused && attempt.commits);
     VERIFY(history.size() >= 3 && history[0] == RecordStatus::ready && history[1] == RecordStatus::started &&
            history[2] == RecordStatus::running);
-    VERIFY(story.finish && digest_of(vm.memory(), destination.secret()) == story.finish->digest);
+    VERIFY(attempt.finish && digest_of(vm.memory(), destination.secret()) == attempt.finish->digest);
 }
+
+// The last connection of a session: when it has nothing more to say the test hears of it.
+class LastConnection final : public Transport {
+  public:
+    LastConnection(std::span<const std::byte> script, std::function<void()> at_end)
+        : script_(script), at_end_(std::move(at_end)) {}
+
+    vmm::Result<void> send(std::span<const iovec> parts, const Deadline& deadline) override {
+        return script_.send(parts, deadline);
+    }
+    vmm::Result<void> receive(std::span<const iovec> parts, const Deadline& deadline) override {
+        auto received = script_.receive(parts, deadline);
+        if (!received) {
+            at_end_();
+        }
+        return received;
+    }
+    void shutdown() override { script_.shutdown(); }
+    void abort() override { script_.abort(); }
+    std::string peer() const override { return script_.peer(); }
+
+  private:
+    ScriptTransport script_;
+    const std::function<void()> at_end_;
+};
+
+// One session and whoever connects to it, at the phases that the input names.
+class Play {
+  public:
+    Play(const Streams& streams, const Hello& hello) : streams_(streams), hello_(hello) {}
+
+    std::optional<std::uint8_t> query_in;
+    std::optional<std::uint8_t> resume_in;  // a source that gives its connection up; else once it is broken
+    bool stranger = false;                  // comes first, without the secret
+
+    void begin(DestinationSession& session) { session_ = &session; }
+    // On the thread that enters the phase.
+    void on(DestinationPhase phase) {
+        if (session_ == nullptr) {
+            return;
+        }
+        if (phase == DestinationPhase::receiving) {
+            join();
+        }
+        const auto number = static_cast<std::uint8_t>(phase);
+        if (query_in == number) {
+            query();
+        }
+        if (phase == DestinationPhase::parked || resume_in == number) {
+            resume();
+        }
+        if (session_->destination().phase() == DestinationPhase::parked && !resuming_) {
+            query();  // nobody comes: what is kept would be kept for minutes
+        }
+    }
+    bool refused() const { return refused_; }
+    const Attempt& attempt() const { return streams_.attempts[attempt_]; }
+
+  private:
+    void join() {
+        resuming_ = false;
+        for (std::uint16_t i = 0; i < session_->destination().streams(); ++i) {
+            Hello data = hello_;
+            data.purpose = Purpose::data;
+            data.stream = i;
+            // One that says nothing, where the source announced more than it brings.
+            session_->join(data, std::make_unique<ScriptTransport>(
+                                     i < kMaxData ? attempt().data[i] : std::span<const std::byte>{}));
+        }
+    }
+    void query() {
+        const QueryOutcome outcome = session_->query();
+        refused_ = refused_ || outcome == QueryOutcome::refused;
+    }
+    void resume() {
+        Hello resume = hello_;
+        resume.purpose = Purpose::resume;
+        if (stranger && session_->destination().phase() == DestinationPhase::parked) {
+            resume.secret[0] ^= 1;
+            session_->resume(resume, std::make_unique<ScriptTransport>(streams_.attempts.back().control));
+            resume.secret[0] ^= 1;
+        }
+        if (attempt_ + 1 == streams_.attempts.size() || !session_->destination().resumable()) {
+            return;
+        }
+        ++attempt_;
+        resuming_ = true;
+        session_->resume(resume, std::make_unique<LastConnection>(attempt().control, [this] {
+                             // It ended without Resume: a session that is parked still enters no phase that
+                             // would tell.
+                             if (session_->destination().phase() == DestinationPhase::parked) {
+                                 query();
+                             }
+                         }));
+    }
+
+    const Streams& streams_;
+    const Hello& hello_;
+    DestinationSession* session_ = nullptr;
+    std::size_t attempt_ = 0;
+    bool resuming_ = false;
+    bool refused_ = false;
+};
 
 }  // namespace
 
-// A byte of flags, one for the phase in which somebody asks with Query, the lengths of the data streams,
-// these, and then control, which begins with a Hello.
+// A byte of flags; one for the phase in which somebody asks with Query; where the connections break and come
+// again, one for the phase in which they do, beside the end of what they say. Then, for each time: the
+// lengths of the data streams and, but the last time, of control; these; and then control, which begins with
+// a Hello the first time.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
+    constexpr std::uint8_t kPhases = 9;
     fuzz::Input input{bytes, size};
     const auto flags = input.take<std::uint8_t>();
     const auto query_in = input.take<std::uint8_t>();
-    const Streams streams{input, (flags & 1) == 0};
+    const bool breaks = (flags & 8) != 0;
+    const std::uint8_t resume_in = breaks ? input.take<std::uint8_t>() : std::uint8_t{0};
+    const Streams streams{input, (flags & 1) == 0, breaks};
 
-    auto control = std::make_unique<ScriptTransport>(streams.control);
+    auto control = std::make_unique<ScriptTransport>(streams.attempts.front().control);
     MessageStream first_words{std::move(control)};
     const auto incoming = first_words.receive(4096);
     const Hello* hello = incoming ? std::get_if<Hello>(&incoming->message) : nullptr;
@@ -199,30 +325,21 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
     if ((flags & 4) != 0) {
         vm.start_error = vmm::Error{vmm::Code::kvm, "start"};
     }
+    Play play{streams, *hello};
+    if (query_in != 0) {
+        play.query_in = static_cast<std::uint8_t>(query_in % kPhases);
+    }
+    if (resume_in != 0) {
+        play.resume_in = static_cast<std::uint8_t>(resume_in % kPhases);
+    }
+    play.stranger = (flags & 16) != 0;
     tests::MemoryRecords records;
     tests::EventLog events;
-    DestinationSession* session = nullptr;
-    bool refused = false;
-    events.on_destination = [&](DestinationPhase phase) {
-        if (session != nullptr && phase == DestinationPhase::receiving) {
-            for (std::uint16_t i = 0; i < session->destination().streams(); ++i) {
-                Hello data = *hello;
-                data.purpose = Purpose::data;
-                data.stream = i;
-                // One that says nothing, where the source announced more than it brings.
-                session->join(data, std::make_unique<ScriptTransport>(
-                                        i < kMaxData ? streams.data[i] : std::span<const std::byte>{}));
-            }
-        }
-        if (session != nullptr && query_in != 0 && static_cast<std::uint8_t>(phase) == query_in % 8) {
-            const QueryOutcome outcome = session->query();
-            refused = refused || outcome == QueryOutcome::refused;
-        }
-    };
-    DestinationSession served{*hello, first_words.release(), {vm, records, vmm::real_clock(), events, {}}};
-    session = &served;
-    const bool owned = served.run();
-    VERIFY(owned == (served.destination().phase() == DestinationPhase::started));
-    judge(served.destination(), vm, records, streams.story, refused);
+    events.on_destination = [&](DestinationPhase phase) { play.on(phase); };
+    DestinationSession session{*hello, first_words.release(), {vm, records, vmm::real_clock(), events, {}}};
+    play.begin(session);
+    const bool owned = session.run();
+    VERIFY(owned == (session.destination().phase() == DestinationPhase::started));
+    judge(session.destination(), vm, records, play.attempt(), play.refused());
     return 0;
 }

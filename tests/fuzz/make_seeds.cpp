@@ -97,8 +97,24 @@ class RecordingConnector final : public migration::Connector {
     tests::Receiver& receiver_;
 };
 
-// An input of the destination's target: one migration.
-Bytes record_migration(std::uint16_t streams, bool verify_full, bool paused) {
+// Where a connection of the first attempt breaks.
+struct Break {
+    std::size_t connection;
+    std::uint64_t byte;
+};
+
+// What a connection brought, without its Hello where that is read by whoever routes it.
+Bytes brought(const RecordingConnector& connector, std::size_t connection, bool with_hello = false) {
+    Bytes said = connection < connector.said.size() ? *connector.said[connection] : Bytes{};
+    const std::size_t hello =
+        with_hello ? 0 : migration::encode_frame(migration::Hello{{migration::kProtocolVersion}}).size();
+    said.erase(said.begin(), said.begin() + static_cast<std::ptrdiff_t>(std::min(hello, said.size())));
+    return said;
+}
+
+// An input of the destination's target: one migration, with a link that breaks and comes back, or whole.
+Bytes record_migration(std::uint16_t streams, bool verify_full, bool paused,
+                       const std::optional<Break>& broken = std::nullopt) {
     tests::Bed bed;
     for (const std::uint64_t page : {1U, 2U, 5U, 9U}) {
         tests::fill_page(bed.source.memory(), page, 3);
@@ -110,25 +126,43 @@ Bytes record_migration(std::uint16_t streams, bool verify_full, bool paused) {
     migration::SourceOptions options;
     options.streams = streams;
     options.verify_full = verify_full;
+    if (broken) {
+        options.retry = std::chrono::seconds{20};
+        bed.receiver.faults.resize(broken->connection + 1);
+        bed.receiver.faults.back() = {tests::Fault::Kind::cut, tests::Fault::Direction::send, broken->byte};
+    }
     migration::Source engine{{bed.source, connector, bed.source_records, vmm::real_clock(), bed.events, {}},
                              options};
     VERIFY(engine.run() == migration::Outcome::completed);
     bed.receiver.join();
-    // The Hello of a data connection is read by whoever routes it.
-    const auto data = [&](std::size_t i) {
-        Bytes said = i < connector.said.size() ? *connector.said[i] : Bytes{};
-        const std::size_t hello =
-            migration::encode_frame(migration::Hello{{migration::kProtocolVersion}}).size();
-        said.erase(said.begin(), said.begin() + static_cast<std::ptrdiff_t>(std::min(hello, said.size())));
-        return said;
-    };
-    Bytes first = data(1);
-    const Bytes second = data(2);
-    const auto first_size = static_cast<std::uint32_t>(first.size());
-    first.insert(first.end(), second.begin(), second.end());
-    first.insert(first.end(), connector.said[0]->begin(), connector.said[0]->end());
-    return after(first, std::uint8_t{0}, std::uint8_t{0}, first_size,
-                 static_cast<std::uint32_t>(second.size()));
+    const std::size_t connections = std::size_t{1} + streams;
+    const std::size_t attempts = broken ? 2 : 1;
+    VERIFY(connector.said.size() >= attempts * connections);
+    if (broken) {
+        connector.said[broken->connection]->resize(broken->byte);
+    }
+    Bytes seed;
+    vmm::ByteWriter out{seed};
+    out.put(static_cast<std::uint8_t>(broken ? 8 : 0));
+    out.put(std::uint8_t{0});
+    if (broken) {
+        out.put(std::uint8_t{0});
+    }
+    for (std::size_t attempt = 0; attempt < attempts; ++attempt) {
+        const std::size_t first = attempt * connections;
+        const Bytes control = brought(connector, first, attempt == 0);
+        const Bytes one = streams > 0 ? brought(connector, first + 1) : Bytes{};
+        const Bytes other = streams > 1 ? brought(connector, first + 2) : Bytes{};
+        out.put(static_cast<std::uint32_t>(one.size()));
+        out.put(static_cast<std::uint32_t>(other.size()));
+        if (attempt + 1 < attempts) {
+            out.put(static_cast<std::uint32_t>(control.size()));
+        }
+        out.put(one);
+        out.put(other);
+        out.put(control);
+    }
+    return seed;
 }
 
 void add_messages(const Seeds& seeds, const fs::path& golden) {
@@ -218,4 +252,7 @@ int main(int argc, char** argv) {
     seeds.add("destination", "control_only", record_migration(0, false, false));
     seeds.add("destination", "control_only_full", record_migration(0, true, true));
     seeds.add("destination", "two_streams", record_migration(2, false, false));
+    // In a page of round 0, and in the pause behind the digest.
+    seeds.add("destination", "resumed_in_copy", record_migration(0, false, false, Break{0, 12'000}));
+    seeds.add("destination", "resumed_streams", record_migration(2, false, false, Break{1, 12'000}));
 }
