@@ -2,6 +2,8 @@
 
 #include <xxhash.h>
 
+#include <algorithm>
+
 namespace fuzz {
 
 namespace {
@@ -61,7 +63,7 @@ void for_each_frame(std::span<std::byte> stream, const std::function<void(const 
         const std::size_t payload = vmm::load_le<std::uint32_t>(&stream[kPayloadOffset]);
         if (body > rest.size() || payload > rest.size() - body) {
             // The end of it never comes; that it is announced is still to be seen.
-            repair({stream.first(kHeaderBytes), rest.first(0), rest.first(0)});
+            repair({stream.first(kHeaderBytes), rest.first(std::min(body, rest.size())), rest.first(0)});
             return;
         }
         const Frame frame{stream.first(kHeaderBytes), rest.first(body), rest.subspan(body, payload)};
