@@ -36,7 +36,10 @@ def fault(image, acknowledged, count, seed=1):
                 if newer > acknowledged and (newer - sequence) % count == 0 and got == block(seed, newer, count):
                     continue
             if got != block(seed, sequence, count):
-                return f"block {place} does not hold sequence number {sequence}"
+                magic, holder, newer, there = struct.unpack_from("<4Q", got)
+                whole = magic == MAGIC and got == block(holder, newer, count)
+                return (f"block {place} does not hold sequence number {sequence}, of {acknowledged} acknowledged; there is "
+                        f"{'' if whole else 'what begins like '}magic {magic:#x}, seed {holder}, sequence {newer}, block {there}")
     return ""
 
 

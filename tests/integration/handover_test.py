@@ -356,13 +356,13 @@ def a_session_answers_for_itself_only(options):
         bed.gate.hold_at("destination", "started")
         move = Move(bed.a, link.address)
         session = bed.gate.wait_held("destination", "started")
-        os.kill(session, signal.SIGSTOP)
+        harness.stop_process(session)
         link.cut()
-        while bed.a.status()["state"] != "outcome_unknown":
+        while move.is_alive():
             forged = subprocess.run([bed.build / "bin" / "forge_answers", str(forger)], capture_output=True, text=True,
                                     check=False)
             check(forged.returncode == 0, forged.stderr)
-            check(move.is_alive(), f"the source believed it: {bed.a.status()}")
+        check(move.result() == 4, f"the source believed it: {move.done.stdout}")
         os.kill(session, signal.SIGCONT)
         bed.gate.release("destination", "started")
         check(guests["guest"].wait() == 0, guests["guest"].log())

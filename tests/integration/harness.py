@@ -252,6 +252,13 @@ class Process:
         self.popen.wait()
 
 
+def stop_process(pid):
+    """Returns when none of its threads runs any more: the signal alone says nothing of that."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: all((task / "stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+                         for task in Path(f"/proc/{pid}/task").iterdir()))
+
+
 def children(pid):
     """None of a process that has ended."""
     try:
