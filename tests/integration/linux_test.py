@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from integration import amdv_bed  # noqa: E402
+from integration import amdv_bed, harness  # noqa: E402
 from integration.harness import PASS_STATUS, check  # noqa: E402
 from integration.moves_test import move  # noqa: E402
 from support import linux_guest  # noqa: E402
@@ -55,8 +55,9 @@ def restarts(bed):
     check(guest.wait() == PASS_STATUS, f"PASS ended vmm with {guest.popen.returncode}: {guest.log()}")
 
 
-def there_and_back(bed, guest, moves=2):
-    """Moves a guest that tells of every tenth tick, and does so once. It checks itself after each move; its last words."""
+def there_and_back(bed, guest, moves=2, at_last=lambda: None):
+    """Moves a guest that tells of every tenth tick, and does so once. It checks itself after each move, and after
+    `at_last` it ends; its last words."""
     serial = guest.serial
     serials = [serial]
     here, there = bed.a, bed.b
@@ -78,8 +79,10 @@ def there_and_back(bed, guest, moves=2):
         if number == 0:
             check(guest.wait() == 0, f"the source ended with {guest.popen.returncode}: {guest.log()}")
         here, there = there, here
+    at_last()
     serial.send("finish")
     verdict = serial.expect("PASS")
+    harness.wait_for(lambda: not here.json("list")["guests"])
     # A line may begin here and end there.
     text = b"".join(port.log for port in serials)
     told = [int(number) for number in re.findall(rb"^linux tick n=(\d+)\r?$", text, re.M)]

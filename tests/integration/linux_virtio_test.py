@@ -88,8 +88,9 @@ def under_load(bed):
         host.listener = host.receive("--disk", DISK, "--net", NET)
     guest = linux_test.start(bed.a, LOAD, 2, extra=("--disk", DISK, "--net", f"{NET},mac=52:54:00:00:01:01", "--rng"))
     peer = Peer(bed.b)
-    verdict = linux_test.there_and_back(bed, guest)
-    lines, replies, pings = peer.end()
+    heard = []
+    verdict = linux_test.there_and_back(bed, guest, at_last=lambda: heard.append(peer.end()))
+    lines, replies, pings = heard[0]
     check(len(lines) > 1 and len(replies) > 1, "nothing was echoed")
     print(f"  {len(lines)} lines came back in order, longest gap {longest_gap(lines):.0f} ms; {pings - len(replies)} of "
           f"{pings} pings were lost, longest gap {longest_gap(replies):.0f} ms")
